@@ -1,0 +1,1 @@
+"""Pruning: which channels belong together, which matter least, and how to take them out of a network for real."""

@@ -1,0 +1,46 @@
+"""The errors that reach a user, each one clear sentence.
+
+    SecateurError
+    ├── InvalidInput          something the user sent: names the field, its value and the remedy
+    │   └── UnsafeProgram     an archive that holds what a program file never needs (pickles, libraries, …)
+    └── JobFailed             a job that cannot end well, with the reason its owner reads
+
+Every layer above raises these or leaves of its own below ``SecateurError``; only ``service`` turns them into HTTP.
+"""
+
+from __future__ import annotations
+
+_LONGEST_VALUE = 120  # characters of a value that an error repeats: enough to recognise it, too few to flood a terminal
+
+
+class SecateurError(Exception):
+    """Base of all errors whose text is meant for a user."""
+
+
+class InvalidInput(SecateurError):
+    """Input that cannot be used, said in one sentence: ``field value problem``.
+
+    Args:
+        field: what the user would change, by the name they typed it under (``budget.ratio``, ``model``).
+        value: what they sent; shown shortened. ``None`` leaves it out (a file's bytes say nothing).
+        problem: the rest of the sentence, what is wrong and what to do instead, without a closing full stop.
+    """
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        self.field = field
+        self.value = value
+        shown = "" if value is None else f" {_shorten(value)}"
+        super().__init__(f"{field}{shown} {problem}.")
+
+
+class UnsafeProgram(InvalidInput):
+    """A program archive with a part that could run code when loaded; such a part is named and never opened."""
+
+
+class JobFailed(SecateurError):
+    """A job that ends without a network, with the reason in words."""
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -1,0 +1,135 @@
+"""The contract between a search algorithm and whoever runs its trials: ask for a proposal, tell what came of it.
+
+A searcher is a deterministic machine: its state is a function of its arguments and of the sequence of asks and tells.
+Nothing is pickled. Whoever keeps that sequence (the job's rows) can rebuild the searcher after a crash by ``replay``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pruners.errors import SecateurError
+from searchers.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Widths to try.
+
+    Attributes:
+        id: 0, 1, 2, … in the order of asking; the trial's number.
+        widths: channels to keep in each searchable group, in the space's order.
+        note: why this one, in a few words for a person ("round 3: layer2.0.conv1").
+    """
+
+    id: int
+    widths: tuple[int, ...]
+    note: str = ""
+
+
+class Wait:
+    """Nothing to propose until a running proposal is told."""
+
+
+class Done:
+    """The search is over; nothing will be proposed any more."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial found, or that it failed.
+
+    Attributes:
+        score: what the search maximises (higher is better); ``None`` if the trial failed.
+        metric: accuracy on the search images, 0…1, for people.
+        error: one sentence if the trial failed, else ``None``.
+    """
+
+    score: float | None
+    metric: float | None = None
+    error: str | None = None
+
+
+class Params(BaseModel):
+    """Base of every searcher's parameters: unknown ones are refused, the JSON Schema is the documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Searcher(ABC):
+    """Base of all searchers.
+
+    Args:
+        space: the groups, their widths and the budget.
+        params: an instance of the class attribute ``Params``.
+        seed: every random choice derives from it.
+        max_trials: proposals that may be made at most; a searcher plans its search to fit.
+
+    Raises:
+        InvalidInput: from the constructor, when this search cannot reach the budget or fit ``max_trials``.
+    """
+
+    Params: type[Params] = Params
+    reference: str = ""
+    """The paper or source, for ``GET /searchers``; the class docstring's first line is the description."""
+
+    def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
+        self.space = space
+        self.params = params
+        self.seed = seed
+        self.max_trials = max_trials
+
+    @property
+    @abstractmethod
+    def planned_trials(self) -> int:
+        """How many proposals this search will make at most, for progress bars."""
+
+    @abstractmethod
+    def ask(self) -> Proposal | Wait | Done:
+        """The next proposal; ``Wait`` only while at least one proposal has not been told."""
+
+    @abstractmethod
+    def tell(self, proposal_id: int, outcome: Outcome) -> None:
+        """Takes one proposal's outcome, in any order, each exactly once."""
+
+
+class ReplayMismatch(SecateurError):
+    """A replayed ask differs from the recorded one: another version or other settings wrote the record."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Record: ``ask`` returned this proposal."""
+
+    proposal: Proposal
+
+
+@dataclass(frozen=True)
+class Told:
+    """Record: ``tell`` was called with this."""
+
+    proposal_id: int
+    outcome: Outcome
+
+
+def replay(searcher: Searcher, record: Iterable[Asked | Told]) -> None:
+    """Brings a fresh searcher to the state in which the record ends.
+
+    Raises:
+        ReplayMismatch: a replayed ask is not the recorded one.
+    """
+    for entry in record:
+        if isinstance(entry, Told):
+            searcher.tell(entry.proposal_id, entry.outcome)
+        elif (answer := searcher.ask()) != entry.proposal:
+            raise ReplayMismatch(f"Replayed ask {entry.proposal.id} gave {answer}, but {entry.proposal} is on record.")
+
+
+def parse_params(searcher: type[Searcher], params: dict[str, Any]) -> Params:
+    """The searcher's parameters from what a user sent; pydantic's ``ValidationError`` names what is wrong."""
+    return searcher.Params.model_validate(params)

@@ -1,0 +1,1 @@
+"""The service: REST, database, store, dispatcher, command line and Python client."""

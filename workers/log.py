@@ -1,0 +1,93 @@
+"""Where a running job writes what happens: a protocol, so that workers know no database.
+
+``service.jobs.log`` implements it on the tables. Each call is durable when it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from searchers.base import Asked, Outcome, Proposal, Told
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A proposal in the user's terms.
+
+    Attributes:
+        widths: output channels that each prunable layer keeps.
+        sparsity: the share of its output channels that each of these layers loses, 0…1.
+        macs: of the network with these widths, for one input.
+        params: likewise.
+    """
+
+    widths: dict[str, int]
+    sparsity: dict[str, float]
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Where a trial ran: the node's host name and the process id."""
+
+    node: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A finished network in figures.
+
+    Attributes:
+        metric: accuracy on the test split, 0…1.
+        macs: for one input.
+        params: count.
+        size_bytes: of its ``.pt2`` file.
+        latency_ms: median of a forward pass for one input on the machine that ran the job.
+    """
+
+    metric: float
+    macs: int
+    params: int
+    size_bytes: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One downloadable form of the best network: ``format`` is ``pt2``, ``safetensors`` or ``recipe``."""
+
+    format: str
+    path: Path
+
+
+class JobLog(Protocol):
+    """What a job tells the world, in the order in which it happens."""
+
+    def record(self) -> Sequence[Asked | Told]:
+        """All asks and tells of earlier attempts, in order: what a searcher is rebuilt from."""
+
+    def running(self, planned_trials: int) -> None:
+        """The search begins; it will take at most this many trials."""
+
+    def asked(self, proposal: Proposal, plan: Plan) -> None:
+        """The searcher proposed a trial."""
+
+    def started(self, proposal_id: int) -> None:
+        """A worker took the trial up."""
+
+    def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
+        """A trial ended and the searcher knows."""
+
+    def finishing(self) -> None:
+        """The search is over; the winner is being finished."""
+
+    def progress(self, message: str) -> None:
+        """Something a watching user would like to know (an epoch of the final training)."""
+
+    def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
+        """The job is done; the files are taken over before this returns."""

@@ -1,0 +1,19 @@
+"""L1Filter: the sum of a filter's absolute weights."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pruners.criteria.base import CRITERIA, Criterion
+
+
+@CRITERIA.register("l1")
+class L1Filter(Criterion):
+    """L1Filter: channels whose filters have the smallest sum of absolute weights go first."""
+
+    reference = "Li et al., Pruning Filters for Efficient ConvNets, arXiv 1608.08710"
+
+    def scores(self, layer: nn.Module) -> Tensor:
+        """Σ|w| per output channel of ``layer.weight`` ``[out, …]``."""
+        weight: Tensor = layer.get_parameter("weight")
+        return weight.detach().flatten(1).abs().sum(1)

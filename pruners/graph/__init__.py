@@ -1,0 +1,1 @@
+"""From a program file to a network whose channels can be removed: read ▸ modules ▸ trace ▸ shrink."""

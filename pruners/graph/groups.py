@@ -1,0 +1,126 @@
+"""What tracing finds: groups of coupled channels, where each of them sits, and what the network costs without some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruners.cost import CostModel
+from pruners.errors import InvalidInput
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that may be removed one class at a time, each with everything coupled to it.
+
+    Attributes:
+        name: the first layer that produces them.
+        width: channels of that layer in this group.
+        divisor: how many of them go together (more than 1 in grouped convolutions).
+        minimum: the least width; a group is never emptied.
+        layers: all layers that produce these channels, in the order of execution.
+        types: their module types, such as ``Conv2d``.
+        residual: whether they are summed with others' channels: the stream of a residual network.
+        frozen_reason: why none of them may be removed, or ``None``.
+        classes: the ids of the channel classes, in the order of the first layer's channels.
+    """
+
+    name: str
+    width: int
+    divisor: int
+    minimum: int
+    layers: tuple[str, ...]
+    types: tuple[str, ...]
+    residual: bool
+    frozen_reason: str | None
+    classes: Indices
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dim of a parameter or buffer whose positions are channels: ``classes[i]`` is the class of position ``i``."""
+
+    tensor: str
+    dim: int
+    classes: Indices
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A number baked into the graph that counts channels: it becomes the count of those kept among ``classes``.
+
+    Attributes:
+        node: the node's name, or a module's path if ``attribute`` is set.
+        position: the argument's place, and the place inside it if that is a list.
+        attribute: the module's attribute instead of a node's argument.
+    """
+
+    node: str
+    position: tuple[int, ...]
+    classes: Indices
+    attribute: str | None = None
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """The coupled channels of one network.
+
+    Attributes:
+        groups: all of them, frozen ones too, in the order of execution.
+        members: every labelled dim of every parameter and buffer.
+        resizes: the numbers to rewrite when channels go.
+        cost: MACs and parameters by the widths of ``prunable``, in that order.
+        classes: how many class ids there are.
+    """
+
+    groups: tuple[Group, ...]
+    members: tuple[Member, ...]
+    resizes: tuple[Resize, ...]
+    cost: CostModel
+    classes: int
+
+    @property
+    def prunable(self) -> tuple[Group, ...]:
+        """The groups that are not frozen: the variables of a search."""
+        return tuple(group for group in self.groups if group.frozen_reason is None)
+
+    def kept(self, keep: Sequence[Indices]) -> NDArray[np.bool_]:
+        """Which classes stay, ``[classes]``, given the kept indices into each prunable group's ``classes``.
+
+        Raises:
+            InvalidInput: a group would be emptied, or an index is out of range or repeated.
+        """
+        kept = np.ones(self.classes, dtype=np.bool_)
+        for group, indices in zip(self.prunable, keep, strict=True):
+            if len(indices) * group.divisor < group.minimum or len(np.unique(indices)) != len(indices):
+                raise InvalidInput("keep", group.name, f"must name {group.minimum} or more distinct channels")
+            if min(indices) < 0 or max(indices) >= len(group.classes):
+                raise InvalidInput("keep", group.name, f"names a channel beyond its {len(group.classes)}")
+            kept[group.classes] = False
+            kept[group.classes[indices]] = True
+        return kept
+
+    def layer_widths(self, widths: Sequence[int]) -> dict[str, tuple[int, int]]:
+        """Output channels of each prunable layer as ``(kept, dense)``, given the widths of ``prunable``."""
+        share = {group.name: width / group.width for group, width in zip(self.prunable, widths, strict=True)}
+        result: dict[str, tuple[int, int]] = {}
+        by_class = np.zeros(self.classes)
+        for group in self.groups:
+            by_class[group.classes] = share.get(group.name, 1.0)
+        layers = {layer for group in self.prunable for layer in group.layers}
+        for member in self.members:
+            layer, _, parameter = member.tensor.rpartition(".")
+            if layer in layers and parameter == "weight" and member.dim == 0:
+                parts = np.where(member.classes >= 0, by_class[member.classes], 1.0)
+                result[layer] = (round(float(parts.sum())), len(parts))
+        return result
+
+
+def positions(member: Member, kept: NDArray[np.bool_]) -> Indices:
+    """The positions of a member that stay, ascending."""
+    return np.flatnonzero(np.where(member.classes >= 0, kept[member.classes], True))

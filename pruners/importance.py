@@ -1,0 +1,46 @@
+"""From layer scores to the order in which a group's coupled channels go.
+
+A class of coupled channels sits in several layers whose scores have different scales. Each layer's scores are divided by
+their mean over the layer, and a class takes the mean of its channels' scores (the reduction of DepGraph, arXiv 2301.12900).
+Within a group of one layer this keeps the criterion's own order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from pruners.criteria.base import Criterion
+from pruners.graph.groups import Coupling, Indices
+
+Scores = NDArray[np.float64]
+
+
+def group_scores(module: fx.GraphModule, coupling: Coupling, criterion: Criterion) -> list[Scores]:
+    """Importance of every class of each prunable group, ``[classes of the group]`` each."""
+    total = np.zeros(coupling.classes)
+    count = np.zeros(coupling.classes)
+    layers = {layer for group in coupling.prunable for layer in group.layers}
+    for member in coupling.members:
+        layer, _, parameter = member.tensor.rpartition(".")
+        if layer not in layers or parameter != "weight" or member.dim != 0:
+            continue
+        scores = criterion.scores(module.get_submodule(layer)).double().cpu().numpy()
+        scores = scores / (scores.mean() or 1.0)  # a layer of zeros scores zero throughout
+        labelled = member.classes >= 0
+        np.add.at(total, member.classes[labelled], scores[labelled])
+        np.add.at(count, member.classes[labelled], 1.0)
+    mean = total / np.maximum(count, 1.0)
+    return [mean[group.classes] for group in coupling.prunable]
+
+
+def choose(coupling: Coupling, scores: Sequence[Scores], widths: Sequence[int]) -> list[Indices]:
+    """The classes that stay, for each prunable group, if it keeps ``width`` channels: the best; ties go by index."""
+    keep: list[Indices] = []
+    for group, score, width in zip(coupling.prunable, scores, widths, strict=True):
+        order = np.argsort(-score, kind="stable")
+        keep.append(np.sort(order[: width // group.divisor]))
+    return keep

@@ -1,0 +1,34 @@
+"""Masking: the dense network with some channels silenced, the reference that real removal is checked against."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from pruners.graph.groups import Coupling, Indices
+
+
+def mask(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) -> fx.GraphModule:
+    """A copy of the network in which removed channels are zero after their layer and after its norm.
+
+    Sets to zero, at the positions of removed channels, every weight's output dim, bias, norm scale, norm shift and running
+    mean. Where activations map zero to zero (ReLU and its kin) its outputs equal those of the shrunk network.
+
+    Args:
+        module: the network that ``coupling`` was traced on.
+        coupling: its groups.
+        keep: per prunable group the indices into ``Group.classes`` that stay.
+    """
+    kept = coupling.kept(keep)
+    masked = copy.deepcopy(module)
+    tensors: dict[str, Tensor] = {**dict(masked.named_parameters(remove_duplicate=False)), **dict(masked.named_buffers())}
+    with torch.no_grad():
+        for member in coupling.members:
+            if member.dim == 0 and not member.tensor.endswith("running_var"):
+                gone = np.flatnonzero((member.classes >= 0) & ~kept[member.classes])
+                tensors[member.tensor].index_fill_(0, torch.from_numpy(gone), 0.0)
+    return masked

@@ -1,0 +1,1 @@
+"""Recovery: giving a pruned network back what the cut took from it."""

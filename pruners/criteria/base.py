@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from pruners.registry import Registry
 
 
+@dataclass(frozen=True)
 class Criterion(ABC):
     """Scores a layer's output channels; those with the lowest scores go first.
 
-    The class docstring's first line is the description that ``GET /pruners`` shows.
+    A criterion is a frozen dataclass whose fields are its parameters; the first line of its docstring is the description
+    that ``GET /pruners`` shows.
     """
 
-    reference: str = ""
+    reference: ClassVar[str] = ""
     """The paper or source."""
 
     @abstractmethod

@@ -76,14 +76,18 @@ class Archive:
     def _check(self, members: list[zipfile.ZipInfo]) -> Mapping[str, zipfile.ZipInfo]:
         if len(members) > MAX_MEMBERS:
             raise InvalidInput("model", None, f"has {len(members)} archive members, more than {MAX_MEMBERS}")
+        if members and min(member.header_offset for member in members) != 0:
+            # A zip reader looks from the end, so a truncated file can show the archive of example inputs inside it.
+            raise InvalidInput("model", None, f"is not a .pt2 program archive from its first byte on, or cut off; {_EXPORT}")
         known: dict[str, zipfile.ZipInfo] = {}
         roots = {member.filename.partition("/")[0] for member in members}
         for member in members:
             name = member.filename.partition("/")[2]
             if _SKIPPED.fullmatch(name):
                 continue
-            if not _READ.fullmatch(name):
-                kind = UnsafeProgram if _DANGEROUS.search(name) else InvalidInput
+            dangerous = _DANGEROUS.search(name)
+            if dangerous or not _READ.fullmatch(name):
+                kind = UnsafeProgram if dangerous else InvalidInput
                 raise kind("model", None, f"holds the archive member {name!r}, which no plain program needs; {_EXPORT}")
             if name in known:
                 raise InvalidInput("model", None, f"holds {name!r} twice; {_EXPORT}")

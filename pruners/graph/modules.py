@@ -17,8 +17,8 @@ from pruners.errors import InvalidInput
 from pruners.graph import ops
 from pruners.graph.program import Node, Program, Ref
 
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_BATCH_NORM = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+_CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_BATCH_NORM: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
 def build_module(program: Program) -> fx.GraphModule:
@@ -37,6 +37,7 @@ class _Builder:
         self._graph = fx.Graph()
         self._values: dict[str, fx.Node] = {}
         self._dropouts = 0
+        self._taken: set[str] = set()
         # One Parameter per tensor object, so tied weights stay tied.
         self._parameters: dict[int, nn.Parameter] = {}
 
@@ -130,14 +131,27 @@ class _Builder:
 
     def _owner(self, slots: dict[str, Ref | None]) -> tuple[str, list[Any]] | None:
         """The module path whose tensors these are, and the tensors; ``None`` unless all are one module's own."""
-        names = {slot: self._program.weights.get(ref.name) for slot, ref in slots.items() if ref is not None}
-        paths = {name.rpartition(".")[0] if name else None for name in names.values()}
-        matches = all(name is not None and name.rpartition(".")[2] == slot for slot, name in names.items())
-        (path, *others) = paths
-        if not matches or others or not path or next(iter(slots)) not in names:
+        tensors = [None if ref is None else self._tensor(ref) for ref in slots.values()]
+        given = [(slot, tensor) for slot, tensor, ref in zip(slots, tensors, slots.values(), strict=True) if ref is not None]
+        if next(iter(slots.values())) is None or any(tensor is None for _, tensor in given):
             return None
-        tensors = [self._program.tensors[name] if (name := names.get(slot)) else None for slot in slots]
+        candidates = [self._homes(tensor, slot) for slot, tensor in given]
+        common = [path for path in candidates[0] if all(path in paths for paths in candidates)]
+        if not common:
+            return None
+        # Layers that share all their tensors appear once under each of their names.
+        path = next((path for path in common if path not in self._taken), common[0])
+        self._taken.add(path)
         return path, tensors
+
+    def _tensor(self, ref: Ref) -> Tensor | None:
+        name = self._program.weights.get(ref.name)
+        return None if name is None else self._program.tensors[name]
+
+    def _homes(self, tensor: Tensor | None, slot: str) -> list[str]:
+        """The modules that hold this very tensor as their ``slot``."""
+        names = [name.rpartition(".") for name, held in self._program.tensors.items() if held is tensor]
+        return [path for path, _, leaf in names if leaf == slot and path]
 
     def _rank(self, source: Any) -> int:
         """The rank of a value: that of the producing layer's weight, or of the network's input."""

@@ -32,6 +32,7 @@ _MEMORY_FORMATS = {
 }
 _PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", re.ASCII)
 _RESERVED = frozenset(dir(nn.Module())) - {"T_destination"}
+_ONE_VALUE: list[Any] = [1, {"type": None}]  # the serialized structure of a single output
 _BATCH_HINT = 2  # the size that a dynamic dim takes where the program states none
 
 
@@ -140,12 +141,12 @@ class _Reader:
             if kind == "parameter":
                 parameters.add(name)
         nodes = tuple(node for raw in self._graph["nodes"] if (node := self._node(raw, weights, tensors)) is not None)
-        used = set(weights.values())
+        used = {id(tensors[name]) for name in weights.values()}
         return Program(
             inputs=tuple(inputs),
             weights=weights,
             parameters=frozenset(parameters),
-            tensors={name: tensor for name, tensor in tensors.items() if name in used},
+            tensors={name: tensor for name, tensor in tensors.items() if id(tensor) in used},
             nodes=nodes,
             outputs=self._outputs(),
             bounds={
@@ -166,7 +167,7 @@ class _Reader:
 
     def _size(self, size: dict[str, Any]) -> int | str:
         if "as_int" in size:
-            return _get(size, "as_int", int)
+            return int(_get(size, "as_int", int))
         expression = _get(size["as_expr"], "expr_str", str)
         if expression not in self._symbols:
             known = [symbol for symbol in self._ranges if f"'{symbol}'" in expression]
@@ -248,7 +249,7 @@ class _Reader:
                 raise _bad(f"changes state as an output ({', '.join(spec)}); export it in eval mode")
         flat = iter([self._argument(spec["user_output"]["arg"]) for spec in self._signature["output_specs"]])
         root = next((call for call in self._calls if call["fqn"] == ""), None)
-        structure = json.loads(root["signature"]["out_spec"]) if root and root["signature"] else [1, {"type": None}]
+        structure = json.loads(root["signature"]["out_spec"]) if root and root["signature"] else _ONE_VALUE
         return _structure(structure[1], flat)
 
     def _define(self, name: str) -> str:

@@ -29,7 +29,7 @@ def shrink(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) 
         InvalidInput: ``keep`` empties a group or names channels that do not exist.
     """
     kept = coupling.kept(keep)
-    tensors = {name: tensor for name, tensor in _tensors(module).items()}
+    tensors = _tensors(module)
     members: dict[str, list[Member]] = {}
     for member in coupling.members:
         members.setdefault(member.tensor, []).append(member)

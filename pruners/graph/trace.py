@@ -8,7 +8,6 @@ one class exactly when one cannot be removed without the other; ``pruners.graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +78,7 @@ class _Tracer:
 
     def visit(self, node: fx.Node) -> None:
         if node.op == "placeholder":
-            self.values[node] = self._fixed(node)
+            self.values[node] = _fixed(self.shapes.values[node])
         elif node.op == "get_attr":
             self.values[node] = Raw(str(node.target), self.shapes.values[node])
         elif node.op == "call_module":
@@ -92,9 +91,10 @@ class _Tracer:
     # Operators
 
     def _function(self, node: fx.Node) -> Any:
-        target: Callable[..., Any] = node.target  # type: ignore[assignment]  # fx types it more widely
+        target: Any = node.target
         if target is ops.ITEM:
-            return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
+            values, place = self._args(node)
+            return values[place]
         name = ops.name_of(target)
         kind = ops.KINDS.get(name, ops.Kind.SYMBOLIC)
         if kind is ops.Kind.SYMBOLIC:
@@ -159,23 +159,24 @@ class _Tracer:
             return self._slice(node)
         if name in ("chunk", "split", "split_with_sizes"):
             return self._split(node)
-        args = fx.map_arg(node.args, lambda argument: self.values[argument])
+        args = self._args(node)
         if name == "cat":
             parts = [_as_labels(part) for part in args[0]]
             if any(part is None for part in parts):
                 return None
-            dim = (args[1] if len(args) > 1 else 0) % parts[0].dim()
+            dim = args[1] % parts[0].dim()
             lines = [profile(part, dim) for part in parts]
             if all(line is not None for line in lines):
                 return _along(torch.cat([line for line in lines if line is not None]), dim, self.shapes.values[node])
             return compact(torch.cat(parts, dim))
-        result = self._rectangular(compact(node.target(*args, **node.kwargs)))  # type: ignore[operator]
+        operator: Any = node.target
+        result = self._rectangular(compact(operator(*args, **node.kwargs)))
         if name in ("view", "reshape", "expand"):
+            sizes: Any = node.args[1]
             for dim in varying(result):
                 line = profile(result, dim)
-                place = dim - (result.dim() - len(node.args[1]))  # type: ignore[arg-type]
-                if line is not None and place >= 0 and isinstance(node.args[1][place], int) and node.args[1][place] > 0:  # type: ignore[index]
-                    self.result.baked.append(Baked(node.name, (1, place), line))
+                if line is not None and isinstance(sizes[dim], int) and sizes[dim] > 0:
+                    self.result.baked.append(Baked(node.name, (1, dim), line))
         return result
 
     def _rectangular(self, labels: Tensor) -> Tensor:
@@ -188,8 +189,7 @@ class _Tracer:
         return united
 
     def _pad(self, node: fx.Node) -> Tensor | None:
-        source, amounts = self.values[node.args[0]], list(node.args[1])  # type: ignore[index, arg-type]
-        mode = node.args[2] if len(node.args) > 2 else "constant"
+        source, amounts, mode, *_ = self._args(node)
         shape = self.shapes.values[node]
         along = varying(source)
         labels = source
@@ -199,7 +199,8 @@ class _Tracer:
             if dim not in along or (before == 0 and after == 0):
                 continue
             line = profile(source, dim)
-            if line is None or mode not in ("constant", 0, 0.0) or not all(type(n) is int and n >= 0 for n in (before, after)):
+            constant = mode == "constant" or not isinstance(mode, str)  # constant_pad_nd has its value there
+            if line is None or not constant or not all(type(n) is int and n >= 0 for n in (before, after)):
                 return None
             front, back = self.labels.fresh(before), self.labels.fresh(after)
             self.result.baked.append(Baked(node.name, (1, index), front))
@@ -208,8 +209,8 @@ class _Tracer:
         return _stretch(labels, shape)
 
     def _slice(self, node: fx.Node) -> Tensor | None:
-        args = fx.map_arg(node.args, lambda argument: self.values[argument])
-        source, dim, start, end, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+        args = self._args(node)
+        source, dim, start, end, step = args
         dim %= source.dim()
         if dim in varying(source):
             line = profile(source, dim)
@@ -221,11 +222,12 @@ class _Tracer:
             self.result.baked.append(Baked(node.name, (2,), line[:first]))
             self.result.baked.append(Baked(node.name, (3,), line[:last]))
             return _along(line[first:last], dim, self.shapes.values[node])
-        return compact(node.target(*args, **node.kwargs))  # type: ignore[operator]
+        operator: Any = node.target
+        return compact(operator(*args, **node.kwargs))
 
     def _split(self, node: fx.Node) -> list[Tensor] | None:
-        args = fx.map_arg(node.args, lambda argument: self.values[argument])
-        source, dim = args[0], (args[2] if len(args) > 2 else 0) % args[0].dim()
+        args = self._args(node)
+        source, dim = args[0], args[2] % args[0].dim()
         sizes = [shape[dim] for shape in self.shapes.values[node]]
         if dim in varying(source):
             line = profile(source, dim)
@@ -239,16 +241,18 @@ class _Tracer:
         return [compact(part) for part in torch.split(source, sizes, dim)]
 
     def _window(self, node: fx.Node, dims: int) -> Tensor | None:
-        source, shape = self.values[node.args[0]], self.shapes.values[node]  # type: ignore[index]
+        source, shape = self._args(node)[0], self.shapes.values[node]
         first = source.dim() - dims
         if not isinstance(shape, torch.Size) or any(dim >= first for dim in varying(source)):
             return None
-        return source[(..., *[slice(0, 1)] * dims)].expand(shape)
+        one: Tensor = source[(..., *[slice(0, 1)] * dims)]
+        return one.expand(shape)
 
     def _reduction(self, node: fx.Node) -> Tensor | None:
-        source, shape = self.values[node.args[0]], self.shapes.values[node]  # type: ignore[index]
-        given = node.args[1] if len(node.args) > 1 else None
-        reduced = {dim % source.dim() for dim in (given or range(source.dim()))}  # type: ignore[union-attr]
+        given = self._args(node)[1]
+        source: Tensor = self._args(node)[0]
+        shape = self.shapes.values[node]
+        reduced = {dim % source.dim() for dim in (given or range(source.dim()))}
         if reduced & set(varying(source)):
             return None
         for dim in reduced:
@@ -259,7 +263,7 @@ class _Tracer:
 
     def _opaque(self, node: fx.Node, name: str) -> Any:
         self._freeze((node.args, node.kwargs), f"passes through {name.removesuffix('.default')}, which is not followed")
-        return self._fixed(node)
+        return _fixed(self.shapes.values[node])
 
     def _derived(self, node: fx.Node) -> Any:
         """A value computed from constants alone."""
@@ -271,16 +275,15 @@ class _Tracer:
     def _module(self, node: fx.Node) -> Tensor:
         path = str(node.target)
         module = self.module.get_submodule(path)
-        source = self.values[node.args[0]]  # type: ignore[index]
-        if not isinstance(source, Tensor):
-            source = self._fixed(node.args[0])  # type: ignore[arg-type]
+        source: Tensor = _as_labels(self._args(node)[0])
         if isinstance(module, Contraction):
             return self._contraction(node, path, module, source)
         if isinstance(module, BatchNorm):
             line = profile(source, 1)
             if line is None:
                 self.labels.freeze(source, f"passes through {path} with its channels in several dims")
-                return self._fixed(node)
+                whole: Tensor = _fixed(self.shapes.values[node])
+                return whole
             for name in ("weight", "bias", "running_mean", "running_var"):
                 if getattr(module, name) is not None:
                     self._member(f"{path}.{name}", 0, line)
@@ -331,6 +334,10 @@ class _Tracer:
 
     # Bookkeeping
 
+    def _args(self, node: fx.Node) -> list[Any]:
+        """A node's arguments, traced values in place of nodes. The reader filled in every default."""
+        return list(fx.map_arg(node.args, lambda argument: self.values[argument]))
+
     def _member(self, tensor: str, dim: int, labels: Tensor) -> None:
         for name in self.tied.get(tensor, (tensor,)):
             seen = self.result.members.setdefault((name, dim), labels)
@@ -353,9 +360,6 @@ class _Tracer:
             yield from self._leaves(tuple(value.values()))
         else:
             yield value
-
-    def _fixed(self, node: fx.Node) -> Any:
-        return _fixed(self.shapes.values[node])
 
 
 def _fixed(shape: Any) -> Any:

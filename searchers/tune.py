@@ -1,0 +1,50 @@
+"""Ray Tune's view of a search: an ask/tell machine behind ``ray.tune.search.Searcher``. The only file here that knows Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.search import Searcher as TuneSearcher
+
+from searchers.base import Done, Proposal, Wait
+
+PROPOSAL, WIDTHS = "proposal", "widths"
+"""Keys of a trial's config: the proposal's id and its widths."""
+
+
+class AskTell(TuneSearcher):
+    """Passes asks and tells on, and nothing else: what happened is kept by the job, not by Tune.
+
+    Args:
+        ask: as ``searchers.base.Searcher.ask``.
+        tell: called once per ended trial with the proposal's id and its result, or ``None`` if its worker was lost for good.
+    """
+
+    def __init__(
+        self, ask: Callable[[], Proposal | Wait | Done], tell: Callable[[int, Mapping[str, Any] | None], None]
+    ) -> None:
+        super().__init__(metric="score", mode="max")
+        self._ask = ask
+        self._tell = tell
+        self._proposals: dict[str, int] = {}  # Tune's trial id → the proposal's
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's config; ``None`` while the search waits, ``FINISHED`` when it is over."""
+        answer = self._ask()
+        if isinstance(answer, Wait):
+            return None
+        if isinstance(answer, Done):
+            return str(TuneSearcher.FINISHED)
+        self._proposals[trial_id] = answer.id
+        return {PROPOSAL: answer.id, WIDTHS: list(answer.widths)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tune calls this once per trial, by keyword."""
+        self._tell(self._proposals.pop(trial_id), None if error else result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune offers to pickle the search; the job's rows are its state, so there is nothing to save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See ``save``."""

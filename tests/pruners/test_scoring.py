@@ -1,0 +1,106 @@
+"""Criteria, the order in which channels go, and BatchNorm recalibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pruners.cost import CostModel
+from pruners.criteria.base import CRITERIA, Criterion
+from pruners.criteria.l1_filter import L1Filter
+from pruners.errors import InvalidInput
+from pruners.graph.trace import trace
+from pruners.importance import choose, group_scores
+from pruners.latency import measure_latency
+from pruners.recovery.batchnorm import recalibrate_batchnorm
+from tests.exporting import load
+from tests.networks import CifarResNet, randomise
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(4, 6, 3), nn.Conv2d(4, 6, 3), nn.Conv3d(4, 6, 3), nn.Linear(4, 6)])
+def test_l1_is_the_sum_of_absolute_weights(layer: nn.Module) -> None:
+    weight = layer.weight.detach().numpy()  # type: ignore[union-attr, operator]
+    expected = np.abs(weight.reshape(6, -1)).sum(1)
+    np.testing.assert_allclose(L1Filter().scores(layer).numpy(), expected, rtol=1e-6)  # float32 sums of ≤ 108 terms
+
+
+def test_registry_names_what_there_is() -> None:
+    assert "l1" in list(CRITERIA)
+    with pytest.raises(InvalidInput, match=r"'l9' is unknown; use one of .*l1"):
+        CRITERIA["l9"]
+    with pytest.raises(ValueError, match="already registered"):
+        CRITERIA.register("l1")(L1Filter)
+
+
+@pytest.mark.parametrize("name", list(CRITERIA))
+def test_every_criterion_explains_itself(name: str) -> None:
+    criterion: type[Criterion] = CRITERIA[name]
+    assert criterion.__doc__
+    assert criterion.reference
+
+
+def test_channels_with_the_least_score_go_first_and_ties_go_by_index(tmp_path: Path) -> None:
+    model = CifarResNet(8)
+    filters = torch.ones_like(model.blocks[0].conv1.weight)
+    filters[[3, 7, 11]] = 0.1
+    model.blocks[0].conv1.weight.data = filters
+    module = load(randomise(model), (3, 8, 8), tmp_path / "m.pt2")
+    coupling = trace(module)
+    index = [group.name for group in coupling.prunable].index("blocks.0.conv1")
+    scores = group_scores(module, coupling, L1Filter())
+    widths = [group.width for group in coupling.prunable]
+    widths[index] = 13
+    assert sorted(set(range(16)) - set(choose(coupling, scores, widths)[index].tolist())) == [3, 7, 11]
+    widths[index] = 10
+    assert choose(coupling, scores, widths)[index].tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10, 12]
+
+
+def test_a_layers_scale_does_not_decide_for_the_stream(tmp_path: Path) -> None:
+    model = randomise(CifarResNet(8))
+    module = load(model, (3, 8, 8), tmp_path / "a.pt2")
+    model.blocks[0].conv2.weight.data *= 1000
+    louder = load(model, (3, 8, 8), tmp_path / "b.pt2")
+    first, second = (group_scores(each, trace(each), L1Filter())[0] for each in (module, louder))
+    np.testing.assert_allclose(first, second, rtol=1e-6)  # float32 sums, scaled
+
+
+def test_cost_model_survives_json_and_batches(tmp_path: Path) -> None:
+    coupling = trace(load(CifarResNet(20), (3, 32, 32), tmp_path / "m.pt2"))
+    again = CostModel.from_json(coupling.cost.to_json())
+    random = np.random.default_rng(0)
+    widths = np.stack([random.integers(1, group.width + 1, 50) for group in coupling.prunable], axis=1)
+    for metric in ("macs", "params"):
+        batch = coupling.cost.batch(metric, widths)
+        assert batch.tolist() == [again(metric, row) for row in widths]
+
+
+def test_recalibration_measures_the_statistics_of_the_data() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.9)).eval()
+    data = torch.randn(600, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 3.0]) + 5
+    recalibrate_batchnorm(module, data.split(200))
+    norm = module[0]
+    torch.testing.assert_close(norm.running_mean, data.mean(0))
+    expected = torch.stack([part.var(0) for part in data.split(200)]).mean(0)
+    torch.testing.assert_close(norm.running_var, expected)
+    assert norm.momentum == 0.1
+    assert not any(part.training for part in module.modules())
+
+
+def test_recalibration_without_data_or_norms_changes_nothing() -> None:
+    norm = nn.BatchNorm1d(3)
+    norm.running_mean = torch.tensor([1.0, 2.0, 3.0])
+    recalibrate_batchnorm(norm, [])
+    assert norm.running_mean.tolist() == [1.0, 2.0, 3.0]
+    assert norm.training
+    recalibrate_batchnorm(nn.Linear(2, 2), [torch.ones(1, 2)])
+
+
+def test_latency_is_measured_for_every_network() -> None:
+    threads = torch.get_num_threads()
+    first, second = measure_latency([nn.Identity(), nn.Linear(1500, 1500)], torch.ones(64, 1500), rounds=5)
+    assert 0 < first < second
+    assert torch.get_num_threads() == threads

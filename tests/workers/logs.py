@@ -1,0 +1,55 @@
+"""A job log that keeps everything in lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from searchers.base import Asked, Outcome, Proposal, Told
+from workers.log import Artefact, Measurement, Plan, Worker
+
+
+@dataclass
+class ListLog:
+    """Implements ``workers.log.JobLog``."""
+
+    entries: list[Asked | Told] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
+    plans: dict[int, Plan] = field(default_factory=dict)
+    began: list[int] = field(default_factory=list)
+    workers: list[Worker | None] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    planned: int = 0
+    trial: int | None = None
+    baseline: Measurement | None = None
+    best: Measurement | None = None
+    artefacts: dict[str, bytes] = field(default_factory=dict)
+
+    def record(self) -> Sequence[Asked | Told]:
+        return list(self.entries)
+
+    def running(self, planned_trials: int) -> None:
+        self.phases.append("running")
+        self.planned = planned_trials
+
+    def asked(self, proposal: Proposal, plan: Plan) -> None:
+        self.entries.append(Asked(proposal))
+        self.plans[proposal.id] = plan
+
+    def started(self, proposal_id: int) -> None:
+        self.began.append(proposal_id)
+
+    def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
+        self.entries.append(Told(proposal_id, outcome))
+        self.workers.append(worker)
+
+    def finishing(self) -> None:
+        self.phases.append("finishing")
+
+    def progress(self, message: str) -> None:
+        self.messages.append(message)
+
+    def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
+        self.phases.append("succeeded")
+        self.trial, self.baseline, self.best = trial, baseline, best
+        self.artefacts = {artefact.format: artefact.path.read_bytes() for artefact in artefacts}

@@ -1,0 +1,102 @@
+"""What an upload is, found out once: the facts that jobs are validated and planned with.
+
+Runs in a process of its own (``service.inspection``), since everything it reads comes from outside.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+
+from pruners.criteria.base import CRITERIA, Criterion
+from pruners.errors import InvalidInput
+from pruners.graph.groups import Coupling
+from pruners.graph.modules import build_module
+from pruners.graph.program import Input, read_program
+from pruners.graph.shapes import infer_shapes
+from pruners.graph.trace import trace
+from workers import data
+
+
+def inspect_model(path: Path) -> dict[str, Any]:
+    """Reads and traces a ``.pt2`` file.
+
+    Returns:
+        ``macs, params, inputs, outputs, groups, cost``: the dense network's cost, what it takes and returns (``null`` for
+        a dynamic dim), its groups of coupled channels with what is frozen and why, and the cost model over those that are not.
+
+    Raises:
+        InvalidInput: a file that cannot be read, or a network that jobs cannot score.
+    """
+    module = build_module(read_program(path))
+    inputs: tuple[Input, ...] = module.meta["inputs"]
+    coupling = trace(module)
+    output = next(node for node in module.graph.nodes if node.op == "output")
+    values = infer_shapes(module).values[output]
+    _check_interface(inputs, values)
+    dense = [group.width for group in coupling.prunable]
+    return {
+        "macs": coupling.cost("macs", dense),
+        "params": coupling.cost("params", dense),
+        "inputs": [{"shape": _shape(value), "dtype": str(value.dtype).removeprefix("torch.")} for value in inputs],
+        "outputs": [{"shape": [None, *values[1:]]}],
+        "groups": describe_groups(coupling),
+        "cost": coupling.cost.to_json(),
+    }
+
+
+def inspect_dataset(path: Path) -> dict[str, Any]:
+    """Reads an ``.npz`` file; see ``workers.data.describe``."""
+    return data.describe(path)
+
+
+def catalogue() -> dict[str, Any]:
+    """The pruners there are: ``name, description, reference, params`` (a JSON Schema) of each."""
+    return {"pruners": [_describe(name, CRITERIA[name]) for name in CRITERIA]}
+
+
+def _describe(name: str, criterion: type[Criterion]) -> dict[str, Any]:
+    first_line = (inspect.getdoc(criterion) or "").splitlines()[0]
+    schema = {**TypeAdapter(criterion).json_schema(), "additionalProperties": False}
+    return {"name": name, "description": first_line, "reference": criterion.reference, "params": schema}
+
+
+def describe_groups(coupling: Coupling) -> list[dict[str, Any]]:
+    """Every group as JSON, frozen ones with their reason."""
+    return [
+        {
+            "name": group.name,
+            "width": group.width,
+            "divisor": group.divisor,
+            "minimum": group.minimum,
+            "layers": list(group.layers),
+            "types": list(group.types),
+            "residual": group.residual,
+            "frozen_reason": group.frozen_reason,
+        }
+        for group in coupling.groups
+    ]
+
+
+def _check_interface(inputs: tuple[Input, ...], output: Any) -> None:
+    if len(inputs) != 1:
+        raise InvalidInput("model", None, f"takes {len(inputs)} inputs; export one that takes a single tensor of images")
+    (value,) = inputs
+    if not value.shape or not isinstance(value.shape[0], str):
+        raise InvalidInput(
+            "model", None, "has a fixed batch size; export it with dynamic_shapes=({0: torch.export.Dim('batch')},)"
+        )
+    if any(isinstance(size, str) for size in value.shape[1:]):
+        raise InvalidInput("model", None, "has dynamic dims besides the batch; export it for one image size")
+    if not value.dtype.is_floating_point:
+        raise InvalidInput("model", None, f"takes {value.dtype} inputs; export one that takes floats")
+    if not isinstance(output, torch.Size) or len(output) != 2:
+        raise InvalidInput("model", None, "does not return one tensor [batch, classes]; export the classifier itself")
+
+
+def _shape(value: Input) -> list[int | None]:
+    return [None if isinstance(size, str) else size for size in value.shape]

@@ -1,0 +1,140 @@
+"""From a model's inspection and a job's specification to the search: which groups vary, on what budget, by which searcher.
+
+The API runs this before it accepts a job and the job's own process runs it again, so both see the same search. Imports
+neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from pruners.cost import CostModel
+from pruners.errors import InvalidInput
+from searchers import SEARCHERS
+from searchers.base import Searcher, parse_params
+from searchers.space import Budget, Group, SearchSpace
+from workers.spec import JobSpec, LayerRule
+
+EVERY_TYPE = "default"
+"""In ``op_types``: every layer type (NNI's word for it)."""
+
+
+def make_space(inspection_groups: Sequence[Mapping[str, Any]], cost: CostModel, spec: JobSpec) -> SearchSpace:
+    """What a job searches over.
+
+    Args:
+        inspection_groups: ``groups`` of ``workers.inspection.inspect_model``, frozen ones included.
+        cost: over the groups whose ``frozen_reason`` is null, in order.
+        spec: the job's; ``pruner.config_list`` selects layers, and a group varies only if all its layers are selected.
+
+    Raises:
+        InvalidInput: a rule names what the model does not have or cannot prune, no group is selected, or the budget is
+            out of reach.
+    """
+    selected = selected_groups(inspection_groups, spec.pruner.config_list)
+    groups = [
+        Group(
+            name=group["name"],
+            width=group["width"],
+            divisor=group["divisor"],
+            minimum=group["minimum"] if group["name"] in selected else group["width"],
+            residual=group["residual"],
+        )
+        for group in inspection_groups
+        if group["frozen_reason"] is None
+    ]
+    dense = cost(spec.budget.metric, [group.width for group in groups])
+    budget = Budget.of(spec.budget.metric, dense, ratio=spec.budget.ratio, maximum=spec.budget.max)
+    return SearchSpace(groups, cost, budget, round_to=spec.pruner.round_to)
+
+
+def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
+    """The job's searcher in its initial state.
+
+    Raises:
+        InvalidInput: no such searcher, parameters it does not take, or a search that does not fit ``limits.max_trials``.
+    """
+    searcher = SEARCHERS[spec.searcher.name]
+    try:
+        params = parse_params(searcher, spec.searcher.params)
+    except ValidationError as error:
+        raise refusal(error.errors(), "searcher.params") from error
+    return searcher(space, params, spec.seed, spec.limits.max_trials)
+
+
+def selected_groups(inspection_groups: Sequence[Mapping[str, Any]], rules: Sequence[LayerRule]) -> set[str]:
+    """Names of the prunable groups whose layers are all selected by the rules; of several the last one decides.
+
+    Raises:
+        InvalidInput: an unknown layer or type, a layer that cannot be pruned named on its own, or nothing selected.
+    """
+    for number, rule in enumerate(rules):
+        _check_rule(f"pruner.config_list.{number}", rule, inspection_groups)
+    free = [group for group in inspection_groups if group["frozen_reason"] is None]
+    chosen = {
+        group["name"]
+        for group in free
+        if all(_selected(name, kind, rules) for name, kind in zip(group["layers"], group["types"], strict=True))
+    }
+    if not chosen:
+        raise InvalidInput("pruner.config_list", None, _nothing_selected(free, rules))
+    return chosen
+
+
+def refusal(errors: Sequence[Mapping[str, Any]], prefix: str = "") -> InvalidInput:
+    """The first of pydantic's errors as one sentence that names the field under the name its sender typed."""
+    error = errors[0]
+    field = ".".join([prefix] * bool(prefix) + [str(part) for part in error["loc"]]) or "body"
+    kind, message = error["type"], str(error["msg"])
+    if kind == "missing":
+        return InvalidInput(field, None, "is missing; add it")
+    if kind == "extra_forbidden":
+        return InvalidInput(field, error["input"], "is not a known field; check its spelling or leave it out")
+    problem = message.removeprefix("Value error, ")
+    if problem.startswith("Input should "):
+        problem = problem.removeprefix("Input ")
+    else:
+        problem = f"is not usable: {problem[:1].lower()}{problem[1:]}"
+    return InvalidInput(field, error["input"], problem)
+
+
+def _check_rule(field: str, rule: LayerRule, groups: Sequence[Mapping[str, Any]]) -> None:
+    types = {kind for group in groups for kind in group["types"]}
+    for kind in rule.op_types:
+        if kind != EVERY_TYPE and kind not in types:
+            known = ", ".join(sorted(types))
+            raise InvalidInput(f"{field}.op_types", kind, f"is no layer type of this model; use {EVERY_TYPE}, {known}")
+    group_of = {layer: group for group in groups for layer in group["layers"]}
+    for name in rule.op_names:
+        if name not in group_of:
+            known = ", ".join(list(group_of)[:5])
+            raise InvalidInput(
+                f"{field}.op_names", name, f"is no layer of this model; its {len(group_of)} layers are {known}, …"
+            )
+        reason = group_of[name]["frozen_reason"]
+        if reason is not None and not rule.exclude:
+            raise InvalidInput(f"{field}.op_names", name, f"cannot be pruned ({reason}); leave it out")
+
+
+def _selected(name: str, kind: str, rules: Sequence[LayerRule]) -> bool:
+    selected = False
+    for rule in rules:
+        by_type = not rule.op_types or kind in rule.op_types or EVERY_TYPE in rule.op_types
+        by_name = not rule.op_names or name in rule.op_names
+        if by_type and by_name:
+            selected = not rule.exclude
+    return selected
+
+
+def _nothing_selected(free: Sequence[Mapping[str, Any]], rules: Sequence[LayerRule]) -> str:
+    for group in free:
+        missing = [name for name, kind in zip(group["layers"], group["types"], strict=True) if not _selected(name, kind, rules)]
+        if len(missing) < len(group["layers"]):
+            together = ", ".join(group["layers"])
+            return f"selects only part of the layers that must be pruned together; select all of {together}"
+    if not free:
+        return "has nothing to select: every group of this model is frozen; GET /models says why"
+    return 'selects no prunable layer; start from [{"op_types": ["default"]}]'

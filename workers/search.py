@@ -1,0 +1,71 @@
+"""A search whose every ask and tell is on record: resumed where the last attempt ended, stopped where the limits say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from searchers.base import Asked, Done, Outcome, Proposal, Searcher, Told, Wait, replay
+from workers.log import JobLog, Plan, Worker
+from workers.spec import Limits
+
+
+class RecordedSearch:
+    """Stands between a searcher and Ray Tune.
+
+    Args:
+        searcher: fresh; it is brought to where ``log.record()`` ends, and proposals without an outcome come first again.
+        log: where every ask is written before it is handed out and every outcome before the searcher hears of it.
+        describe: a proposal in the user's terms.
+        limits: the search ends when a limit is reached; what runs then is still heard.
+
+    Attributes:
+        outcomes: what came of each proposal, those of earlier attempts included.
+    """
+
+    def __init__(self, searcher: Searcher, log: JobLog, describe: Callable[[Proposal], Plan], limits: Limits) -> None:
+        self._searcher = searcher
+        self._log = log
+        self._describe = describe
+        self._max_trials = limits.max_trials
+        self._deadline = None if limits.max_seconds is None else time.monotonic() + limits.max_seconds
+        record = log.record()
+        replay(searcher, record)
+        self.proposals = {entry.proposal.id: entry.proposal for entry in record if isinstance(entry, Asked)}
+        self.outcomes = {entry.proposal_id: entry.outcome for entry in record if isinstance(entry, Told)}
+        self._lost = [proposal for number, proposal in self.proposals.items() if number not in self.outcomes]
+
+    def ask(self) -> Proposal | Wait | Done:
+        """The next trial."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return Done()
+        if self._lost:
+            return self._lost.pop(0)
+        if len(self.proposals) >= self._max_trials:
+            return Done()
+        answer = self._searcher.ask()
+        if isinstance(answer, Proposal):
+            self._log.asked(answer, self._describe(answer))
+            self.proposals[answer.id] = answer
+        return answer
+
+    def tell(self, proposal_id: int, result: Mapping[str, Any] | None) -> None:
+        """Takes a trial's result; ``None`` means that its worker was lost more often than it is retried."""
+        if result is None:
+            outcome, seconds, worker = Outcome(None, error="The worker was lost; see the job's log."), None, None
+        else:
+            outcome = Outcome(result["score"], result["metric"], result["error"])
+            seconds, worker = result["evaluate_seconds"], Worker(result["node"], result["process"])
+        self._log.told(proposal_id, outcome, seconds, worker)
+        self.outcomes[proposal_id] = outcome
+        self._searcher.tell(proposal_id, outcome)
+
+    def best(self, fits: Callable[[tuple[int, ...]], bool]) -> Proposal | None:
+        """The proposal with the highest score among those whose widths fit the budget; the earlier of equals."""
+        scored = [
+            (outcome.score, -number)
+            for number, outcome in self.outcomes.items()
+            if outcome.score is not None and fits(self.proposals[number].widths)
+        ]
+        return self.proposals[-max(scored)[1]] if scored else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +23,7 @@ class Proposal:
 
     Attributes:
         id: 0, 1, 2, … in the order of asking; the trial's number.
-        widths: channels to keep in each searchable group, in the space's order.
+        widths: channels to keep in each group of the space, in its order; groups outside the search are dense.
         note: why this one, in a few words for a person ("round 3: layer2.0.conv1").
     """
 
@@ -32,10 +32,12 @@ class Proposal:
     note: str = ""
 
 
+@dataclass(frozen=True)
 class Wait:
     """Nothing to propose until a running proposal is told."""
 
 
+@dataclass(frozen=True)
 class Done:
     """The search is over; nothing will be proposed any more."""
 
@@ -61,6 +63,9 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_Params: TypeAlias = Params  # inside ``Searcher`` the plain name means the class attribute
+
+
 class Searcher(ABC):
     """Base of all searchers.
 
@@ -74,11 +79,11 @@ class Searcher(ABC):
         InvalidInput: from the constructor, when this search cannot reach the budget or fit ``max_trials``.
     """
 
-    Params: type[Params] = Params
+    Params: type[_Params] = Params
     reference: str = ""
     """The paper or source, for ``GET /searchers``; the class docstring's first line is the description."""
 
-    def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
+    def __init__(self, space: SearchSpace, params: _Params, seed: int, max_trials: int) -> None:
         self.space = space
         self.params = params
         self.seed = seed

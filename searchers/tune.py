@@ -43,6 +43,10 @@ class AskTell(TuneSearcher):
         """Tune calls this once per trial, by keyword."""
         self._tell(self._proposals.pop(trial_id), None if error else result)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles a run's parts for a restore that never comes; nothing of a live search belongs there."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Tune offers to pickle the search; the job's rows are its state, so there is nothing to save."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -67,6 +68,10 @@ class _Started(tune.Callback):
     def __init__(self, log: JobLog) -> None:
         self._log = log
 
+    def __getstate__(self) -> dict[str, object]:
+        """Tune pickles it for a restore that never comes; see ``searchers.tune.AskTell``."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: object) -> None:
         self._log.started(trial.config[PROPOSAL])
 
@@ -77,10 +82,12 @@ def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: R
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    trainable = tune.with_resources(
+    trainable: Any = tune.with_resources(
         tune.with_parameters(PruningTrial, model=model, data=splits, spec=spec),
         {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus},
     )
+    # Tune wraps the class; the dashboard lists its actors under this name.
+    trainable.__name__ = trainable.__qualname__ = PruningTrial.__name__
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

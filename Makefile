@@ -1,0 +1,46 @@
+# Two commands to begin with: `make demo` and `make test`. Everything runs in .venv, made from the pinned requirements.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo serve test check format bench clean
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/installed ## train a small network, prune it by the service, compare the two (about two minutes)
+	$(BIN)/secateur demo
+
+serve: .venv/installed ## run the service on http://127.0.0.1:8000 with its data in ./secateur-data
+	$(BIN)/secateur serve
+
+test: .venv/installed-dev ## the test suite (under ten minutes on two cores)
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev ## put the code into its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed ## the measured figures of the README (needs DATA= and WEIGHTS=, see benchmarks/README.md)
+	$(BIN)/python -m benchmarks.cifar --data $(DATA) --weights $(WEIGHTS)
+
+clean: ## remove the environment and what the service wrote here
+	rm -rf .venv secateur-data build *.egg-info
+
+# torch comes first and alone, so that no other package's looser wish pulls in another build of it.
+.venv/installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,236 @@
+"""What a search chooses from: the widths of a network's groups, under a budget that every answer meets exactly.
+
+Nothing here builds a network: a cost is a query to the ``CostModel``, in exact integers. It is monotone (a wider group
+never makes a network cheaper), which is what makes every bisection below right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
+from fractions import Fraction
+from itertools import count
+
+from pruners.cost import METRICS, CostModel
+from pruners.errors import InvalidInput
+
+Widths = tuple[int, ...]
+"""Channels kept in each group of a space, in the space's order."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that can only be pruned together, as a search sees them.
+
+    Attributes:
+        name: for people; usually the first layer that produces the channels.
+        width: channels in the dense network, a multiple of ``divisor``.
+        divisor: channels are removed in multiples of this.
+        minimum: channels to keep at least, 1…``width``; equal to ``width`` it keeps the group out of the search.
+        residual: whether this is a residual stream, whose pruning does the most damage.
+    """
+
+    name: str
+    width: int
+    divisor: int = 1
+    minimum: int = 1
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        if self.divisor < 1 or self.width % self.divisor or not 1 <= self.minimum <= self.width:
+            raise ValueError(f"{self} needs a width that is a multiple of its divisor and a minimum in 1…width")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that the pruned network may cost.
+
+    Attributes:
+        metric: one of ``pruners.cost.METRICS``.
+        limit: the highest cost allowed, inclusive, in units of the metric.
+        ratio: the share of the dense cost, if that is how the user stated the limit.
+    """
+
+    metric: str
+    limit: int
+    ratio: float | None = None
+
+    @classmethod
+    def of(cls, metric: str, dense: int, ratio: float | None = None, maximum: int | None = None) -> Budget:
+        """A budget as a user states it: a share of the dense network's cost ``dense``, or an absolute ``maximum``.
+
+        Raises:
+            InvalidInput: an unknown metric, both or neither of the two figures, or a limit that prunes nothing.
+        """
+        if metric not in METRICS:
+            raise InvalidInput("budget.metric", metric, f"is unknown; use one of {', '.join(METRICS)}")
+        if ratio is not None and maximum is None:
+            if not 0 < ratio < 1:
+                raise InvalidInput("budget.ratio", ratio, "is not between 0 and 1, both excluded")
+            # The decimal that was typed, not the nearest binary fraction: 0.29 of 100 is 29, not 28.
+            return cls(metric, math.floor(Fraction(str(float(ratio))) * dense), ratio)
+        if maximum is not None and ratio is None:
+            if maximum >= dense:
+                raise InvalidInput("budget.max", maximum, f"prunes nothing; state less than the dense {dense} {metric}")
+            return cls(metric, maximum)
+        raise InvalidInput("budget", None, "needs either ratio or max")
+
+    def out_of_reach(self, smallest: int, dense: int) -> InvalidInput:
+        """The error for a limit under ``smallest``, the cost of the narrowest network; what it suggests is accepted."""
+        if smallest == dense:
+            return InvalidInput("budget.metric", self.metric, "is not lowered by any prunable layer; use another metric")
+        if self.ratio is None:
+            problem = f"is out of reach: the smallest reachable is {smallest} (of {dense:,} {self.metric})"
+            return InvalidInput("budget.max", self.limit, problem)
+        reachable = _share_rounded_up(smallest, dense)
+        problem = f"is out of reach: the smallest reachable is {reachable} ({smallest:,} of {dense:,} {self.metric})"
+        return InvalidInput("budget.ratio", self.ratio, problem)
+
+
+class SearchSpace:
+    """All widths that a search may propose.
+
+    Args:
+        groups: in the order of the cost model's variables.
+        cost: MACs and parameters of any widths.
+        budget: from ``Budget.of`` with this network's dense cost.
+        round_to: widths are multiples of this in the groups whose dense width is one; the others go by their divisor.
+
+    Attributes:
+        dense: widths of the dense network.
+        least: the narrowest width of each group.
+        step: channels between one width of a group and the next.
+        searchable: indices of the groups that have more than one width.
+
+    Raises:
+        InvalidInput: nothing can be pruned, or not as far as the budget asks.
+    """
+
+    def __init__(self, groups: Sequence[Group], cost: CostModel, budget: Budget, round_to: int = 1) -> None:
+        self.groups = tuple(groups)
+        self.budget = budget
+        self._cost_model = cost
+        self.dense: Widths = tuple(group.width for group in self.groups)
+        self.step: Widths = tuple(_step(group, round_to) for group in self.groups)
+        self.least: Widths = tuple(map(_least, self.groups, self.step))
+        self.searchable = tuple(i for i in range(len(self.groups)) if self.least[i] < self.dense[i])
+        if not self.searchable:
+            raise _nothing_to_prune(self.groups, round_to)
+        dense, smallest = self.cost(self.dense), self.cost(self.least)
+        if budget.limit >= dense:
+            raise ValueError(f"{budget} is met by the dense network, which costs {dense}; Budget.of refuses such a limit")
+        if budget.limit < smallest:
+            raise budget.out_of_reach(smallest, dense)
+
+    def cost(self, widths: Sequence[int]) -> int:
+        """What a network of these widths costs, in the budget's metric."""
+        return self._cost_model(self.budget.metric, widths)
+
+    def fits(self, widths: Sequence[int]) -> bool:
+        """Whether these widths are within the budget."""
+        return self.cost(widths) <= self.budget.limit
+
+    def project(self, preference: Sequence[float]) -> Widths:
+        """The widths in these proportions that use the budget up: they fit, and no group has room for one more step.
+
+        All preferences are scaled by one common factor, found by bisection with every width clipped to its range and
+        rounded down; then single steps go back to the groups that are furthest below their unrounded width.
+
+        Args:
+            preference: keep fraction wished for each group, above 0; only their proportions count, except that 1 or
+                more asks for the group to stay dense, so that only the others are scaled. Where the budget cannot be
+                met in that way, no group is spared. Those of groups that are not searchable have no effect.
+        """
+        if len(preference) != len(self.groups) or not all(0 < p < math.inf for p in preference):
+            raise ValueError(f"{preference} is not one positive number for each of {len(self.groups)} groups")
+        scaled = self._scaled_groups(preference)
+
+        def unrounded(scale: float) -> list[float]:
+            ideal: list[float] = list(self.dense)
+            for i in scaled:
+                ideal[i] = min(max(scale * preference[i] * self.dense[i], self.least[i]), self.dense[i])
+            return ideal
+
+        low, high = 0.0, 1 / min(preference[i] for i in scaled)  # all at their least, which fits; all dense
+        while low < (middle := (low + high) / 2) < high:  # down to neighbouring floats
+            if self.fits(self._rounded_down(unrounded(middle))):
+                low = middle
+            else:
+                high = middle
+        ideal = unrounded(low)
+        return self._restore(self._rounded_down(ideal), ideal)
+
+    def fill(self, widths: Sequence[int]) -> Widths:
+        """Gives back single steps while they fit, first to the group with the lowest keep fraction.
+
+        Widths over the budget come back as they are.
+        """
+        return self._restore(widths, [0.0] * len(self.groups))
+
+    def largest(self, widths: Sequence[int], group: int, limit: int) -> int | None:
+        """The largest width of one group, at most its present one, with which the network costs at most ``limit``.
+
+        The other groups keep ``widths``. ``None`` if even the narrowest is too dear.
+        """
+        changed = list(widths)
+        step, least = self.step[group], self.least[group]
+        low, high = -1, (widths[group] - least) // step  # steps above the least; -1 stands for none
+        while low < high:
+            middle = (low + high + 1) // 2
+            changed[group] = least + middle * step
+            if self.cost(changed) <= limit:
+                low = middle
+            else:
+                high = middle - 1
+        return None if low < 0 else least + low * step
+
+    def _scaled_groups(self, preference: Sequence[float]) -> tuple[int, ...]:
+        others = tuple(i for i in self.searchable if preference[i] < 1)
+        reachable = self.fits([self.least[i] if i in others else self.dense[i] for i in range(len(self.groups))])
+        return others if reachable else self.searchable
+
+    def _rounded_down(self, ideal: Sequence[float]) -> Widths:
+        return tuple(int(width // step) * step for width, step in zip(ideal, self.step, strict=True))
+
+    def _restore(self, widths: Sequence[int], ideal: Sequence[float]) -> Widths:
+        restored = list(widths)
+
+        def excess(i: int) -> float:
+            return (restored[i] - ideal[i]) / self.dense[i]
+
+        growing = [i for i in self.searchable if restored[i] < self.dense[i]]
+        while growing:
+            i = min(growing, key=excess)  # the first of equals
+            restored[i] += self.step[i]
+            if not self.fits(restored):
+                restored[i] -= self.step[i]
+                growing.remove(i)  # the others only grow, so this step will not fit later either
+            elif restored[i] == self.dense[i]:
+                growing.remove(i)
+        return tuple(restored)
+
+
+def _step(group: Group, round_to: int) -> int:
+    common = math.lcm(group.divisor, round_to)
+    return group.divisor if group.width % common else common
+
+
+def _least(group: Group, step: int) -> int:
+    return -(-group.minimum // step) * step
+
+
+def _nothing_to_prune(groups: Sequence[Group], round_to: int) -> InvalidInput:
+    if any(_least(group, group.divisor) < group.width for group in groups):
+        return InvalidInput("pruner.round_to", round_to, "leaves no smaller width to any layer; state a smaller one")
+    return InvalidInput("model", None, "has nothing to prune; let pruner.config_list take in layers that can be pruned")
+
+
+def _share_rounded_up(part: int, whole: int) -> str:
+    """``part / whole`` in four significant decimals, more only where those would round up to 1."""
+    for digits in count(4):
+        share = Context(prec=digits, rounding=ROUND_CEILING).divide(Decimal(part), Decimal(whole))
+        if share < 1:
+            break
+    return f"{share:f}"

@@ -1,0 +1,40 @@
+"""The uniform control: the plan that takes no search, which every search has to beat at equal cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from searchers import SEARCHERS
+from searchers.base import Params
+from searchers.rounds import Candidate, RoundSearcher
+from searchers.space import SearchSpace
+
+_EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
+
+
+@SEARCHERS.register("uniform")
+class Uniform(RoundSearcher):
+    """Control: the same keep fraction in every group, and in every group but the residual streams.
+
+    The fraction is the one that uses the budget up. The second plan is tried only where the network has residual
+    streams, the budget can be met with them left dense, and ``max_trials`` allows two trials. Nothing here is random.
+    """
+
+    reference = "Liu et al., Rethinking the Value of Network Pruning, ICLR 2019, arXiv 1810.05270: the uniform baseline."
+
+    def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
+        super().__init__(space, params, seed, max_trials)
+        plans = [Candidate(space.project([_EQUAL] * len(space.groups)), "the same keep fraction in every group")]
+        residual = [group.residual for group in space.groups]
+        if space.fits([space.dense[i] if is_residual else space.least[i] for i, is_residual in enumerate(residual)]):
+            spared = space.project([1.0 if is_residual else _EQUAL for is_residual in residual])
+            if spared != plans[0].widths:
+                plans.append(Candidate(spared, "the same keep fraction in every group but the residual streams"))
+        self._plans = plans[:max_trials]
+
+    @property
+    def planned_trials(self) -> int:
+        return len(self._plans)
+
+    def next_round(self) -> Sequence[Candidate]:
+        return [] if self.outcomes else self._plans

@@ -1,0 +1,200 @@
+"""Commands that make, follow and end jobs, and fetch their networks."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.command import Json, command, note, write_json
+from service.cli.values import Format, parse_budget, parse_params
+
+Option = typer.Option
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as submit and jobs show it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    command(app, "submit", _SUBMIT)(submit)
+    command(app, "watch")(watch)
+    command(app, "jobs")(jobs)
+    command(app, "job")(job)
+    command(app, "trials")(trials)
+    command(app, "cancel")(cancel)
+    command(app, "pull", _PULL)(pull)
+
+
+_SUBMIT = """\
+  secateur submit resnet20.pt2 --data cifar10.npz --budget macs=0.5 --watch
+  secateur submit net.pt2 --data d.npz --budget params=120000
+  secateur submit net.pt2 --data d.npz --budget macs=0.3 \\
+      --searcher netadapt --param NAME=VALUE --pruner l1 --final-epochs 5
+
+MODEL.pt2 comes from torch.export.save with a dynamic batch dimension;
+DATA.npz holds x_train, y_train, x_test, y_test and optionally x_val, y_val."""
+
+
+def submit(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.pt2", exists=True, dir_okay=False, help="An exported network.")],
+    data: Annotated[Path, Option(metavar="DATA.npz", exists=True, dir_okay=False, help="Images and labels.")],
+    budget: Annotated[
+        str,
+        Option(
+            metavar="METRIC=VALUE",
+            help="What the network may cost in macs or params: below 1 a share of the dense network, else a maximum.",
+        ),
+    ],
+    searcher: Annotated[str | None, Option(help="How to search; see 'secateur searchers'.")] = None,
+    param: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="The searcher's parameter; repeatable.")] = None,
+    pruner: Annotated[str | None, Option(help="How to rank channels; see 'secateur pruners'.")] = None,
+    max_trials: Annotated[int | None, Option(help="Networks to try at most.")] = None,
+    max_concurrent: Annotated[int | None, Option(help="Trials that run at once.")] = None,
+    max_seconds: Annotated[int | None, Option(help="No trial starts after this long.")] = None,
+    final_epochs: Annotated[int | None, Option(help="Epochs of fine-tuning of the best network.")] = None,
+    seed: Annotated[int | None, Option(help="Every random choice derives from it.")] = None,
+    name: Annotated[str | None, Option(help="For people.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Check everything and show the plan, but make no job.")] = False,
+    watch: Annotated[bool, Option("--watch", help="Follow the job to its end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Uploads a network and its data and has it pruned to the budget."""
+    spec = {
+        "name": name,
+        "budget": parse_budget(budget),
+        "searcher": _given(name=searcher, params=parse_params(param) if param else None),
+        "pruner": _given(name=pruner),
+        "recovery": _given(final_epochs=final_epochs),
+        "limits": _given(max_trials=max_trials, max_concurrent=max_concurrent, max_seconds=max_seconds),
+        "seed": seed,
+    }
+    from service.cli import tables
+    from service.client import Client
+
+    with Client() as client:
+        uploads = {"model": client.upload_model(model)["id"], "dataset": client.upload_dataset(data)["id"]}
+        made = client.create_job(_given(**spec, **uploads), dry_run=dry_run)
+        if watch and not dry_run:
+            _watch(client, made["id"], as_json)
+        elif as_json:
+            write_json(made)
+        elif dry_run:
+            tables.show_plan(made)
+        else:
+            typer.echo(f"{made['id']} is {made['state']}; follow it with: secateur watch {made['id']}")
+
+
+def watch(job: JobId, as_json: Json = False) -> None:
+    """Shows a job's progress until it ends. Ctrl-C ends the watching, not the job."""
+    from service.client import Client
+
+    with Client() as client:
+        _watch(client, job, as_json)
+
+
+def jobs(
+    limit: Annotated[int, Option(min=1, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Lists the jobs."""
+    from service.client import Client
+
+    with Client() as client:
+        found = list(islice(client.jobs(), limit))
+    if as_json:
+        write_json(found)
+        return
+    from service.cli.tables import show_jobs
+
+    show_jobs(found)
+
+
+def job(job: JobId, as_json: Json = False) -> None:
+    """Shows how far a job is, and its best network beside the dense one."""
+    from service.client import Client
+
+    with Client() as client:
+        found = client.job(job)
+    if as_json:
+        write_json(found)
+        return
+    from service.cli.tables import show_job
+
+    show_job(found)
+
+
+def trials(job: JobId, as_json: Json = False) -> None:
+    """Lists a job's trials in the order of proposal."""
+    from service.client import Client
+
+    with Client() as client:
+        found = list(client.trials(job))
+    if as_json:
+        write_json(found)
+        return
+    from service.cli.tables import show_trials
+
+    show_trials(found)
+
+
+def cancel(job: JobId, as_json: Json = False) -> None:
+    """Ends a job at once; no network is kept of it."""
+    from service.client import Client
+
+    with Client() as client:
+        found = client.cancel(job)
+    if as_json:
+        write_json(found)
+    else:
+        typer.echo(f"{found['id']} is {found['state']}")
+
+
+_PULL = """\
+  secateur pull JOB
+  secateur pull JOB -o smaller.safetensors --format safetensors
+
+A broken download goes on where it ended when the command is run again."""
+
+
+def pull(
+    job: JobId,
+    output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="[JOB.pt2, …]")] = None,
+    format: Annotated[Format, Option(help="recipe is the widths as JSON.")] = Format.PT2,
+    as_json: Json = False,
+) -> None:
+    """Downloads a job's best network and verifies its sha256."""
+    from service.client import Client
+
+    with Client() as client:
+        target = output or Path(Path(f"{job}.{format.extension}").name)  # never another folder, whatever was typed
+        path = client.download(job, format.value, target)
+    if as_json:
+        write_json({"path": str(path), "size": path.stat().st_size})
+    else:
+        typer.echo(f"{path} ({path.stat().st_size:,} bytes)")
+
+
+def _watch(client: Any, job_id: str, as_json: bool) -> None:
+    """Follows a job; its outcome becomes the command's."""
+    from rich.console import Console
+
+    from service.client.progress import watch
+
+    console = Console(highlight=False, markup=False, stderr=as_json)
+    try:
+        ended = watch(client, job_id, console)
+    except KeyboardInterrupt:
+        note(f"The job goes on; follow it with: secateur watch {job_id}")
+        raise
+    if as_json:
+        write_json(ended)
+    elif ended["state"] == "succeeded":
+        typer.echo(f"Fetch the network with: secateur pull {job_id}")
+    if ended["state"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """What was asked for; the server's defaults stand for the rest."""
+    return {name: value for name, value in fields.items() if value not in (None, {})}

@@ -1,0 +1,131 @@
+"""What commands show to people: tables that fit 80 columns, plain off a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from service.client.progress import best_text, budget_text
+
+Json = dict[str, Any]
+
+_INDENT = "    "
+
+_FIGURES = (
+    ("accuracy", "metric", "{:.4f}"),
+    ("MACs", "macs", "{:,}"),
+    ("parameters", "params", "{:,}"),
+    ("latency, ms", "latency_ms", "{:.3f}"),
+    ("file, bytes", "size_bytes", "{:,}"),
+)
+
+
+def show_jobs(jobs: Sequence[Json]) -> None:
+    """One line per job."""
+    table = _table("job", "name", "state", "trials>", "accuracy>", "budget>")
+    table.columns[0].no_wrap = True
+    for job in jobs:
+        progress, best = job["progress"], job["best"]
+        accuracy = "" if best is None else f"{best['metric']:.4f}"
+        budget = budget_text(job["spec"]["budget"])
+        table.add_row(job["id"], job["name"], job["state"], f"{progress['finished']}/{progress['planned']}", accuracy, budget)
+    _print(table if jobs else "There are no jobs yet; make one with 'secateur submit'.")
+
+
+def show_job(job: Json) -> None:
+    """A job's state, and dense against pruned."""
+    progress = job["progress"]
+    _print(f"{job['name']} ({job['id']})")
+    _print(f"state   {job['state']}" + (f": {job['reason']}" if job["reason"] else ""))
+    _print(f"budget  {budget_text(job['spec']['budget'])}")
+    _print(f"trials  {progress['finished']} of {progress['planned']}, {progress['failed']} failed")
+    _print(f"best    {best_text(job)}")
+    if job["baseline"] is not None and job["best"] is not None:
+        table = _table("", "dense>", "pruned>", "ratio>")
+        for title, name, form in _FIGURES:
+            dense, pruned = job["baseline"][name], job["best"][name]
+            ratio = "" if name == "metric" or not dense else f"{pruned / dense:.3f}"
+            table.add_row(title, form.format(dense), form.format(pruned), ratio)
+        _print(table)
+
+
+def show_trials(trials: Sequence[Json]) -> None:
+    """One line per trial."""
+    table = _table("trial>", "state", "score>", "accuracy>", "MACs>", "params>", "s>", "note")
+    for trial in trials:
+        outcome = trial["outcome"] or {}
+        table.add_row(
+            str(trial["number"]),
+            trial["state"],
+            _number(outcome.get("score"), "{:.4g}"),
+            _number(outcome.get("metric"), "{:.4f}"),
+            _number(outcome.get("macs"), "{:,}"),
+            _number(outcome.get("params"), "{:,}"),
+            _number(trial["evaluate_seconds"], "{:.1f}"),
+            outcome.get("error") or trial["note"],
+        )
+    _print(table if trials else "No trials yet.")
+
+
+def show_inspection(model: Json) -> None:
+    """A network's cost and its groups."""
+    _print(f"{model['macs']:,} MACs for one input, {model['params']:,} parameters")
+    for kind in ("inputs", "outputs"):
+        shapes = ", ".join(_shape(value["shape"]) for value in model[kind])
+        _print(f"{kind}: {shapes}")
+    table = _table("group", "width>", "step>", "layers>", "", "not pruned because")
+    for group in model["groups"]:
+        residual = "residual" if group["residual"] else ""
+        width, step = str(group["width"]), str(group["divisor"])
+        table.add_row(group["name"], width, step, str(len(group["layers"])), residual, group["frozen_reason"] or "")
+    _print(table)
+
+
+def show_plan(plan: Json) -> None:
+    """What a job would do."""
+    _print(f"{plan['metric']}: {plan['dense']:,} now, at most {plan['limit']:,} wanted, {plan['least']:,} within reach")
+    _print(f"at most {plan['planned_trials']} trials")
+
+
+def show_algorithms(algorithms: Sequence[Json]) -> None:
+    """Names, what they do, their parameters with defaults."""
+    for algorithm in algorithms:
+        _wrapped(f"{algorithm['name']}: {algorithm['description']}")
+        if algorithm["reference"]:
+            _wrapped(algorithm["reference"], _INDENT)
+        for name, schema in algorithm["params"].get("properties", {}).items():
+            default = f" [{schema['default']}]" if "default" in schema else ""
+            _wrapped(f"{name}{default}: {schema.get('description', schema.get('type', ''))}", _INDENT)
+
+
+def _table(*headings: str) -> Table:
+    """Columns by heading; a trailing ``>`` aligns to the right."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        right = heading.endswith(">")
+        table.add_column(heading.removesuffix(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+    return table
+
+
+def _print(shown: Table | str) -> None:
+    """Without markup: names are the users' own and may hold brackets."""
+    Console(highlight=False, markup=False).print(shown, soft_wrap=isinstance(shown, str))
+
+
+def _wrapped(text: str, indent: str = "") -> None:
+    """A paragraph in lines of the terminal's width."""
+    for line in wrap(text, Console().width, initial_indent=indent, subsequent_indent=indent + _INDENT):
+        _print(line)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _shape(sizes: Sequence[int | None]) -> str:
+    return "[" + ", ".join("batch" if size is None else str(size) for size in sizes) + "]"

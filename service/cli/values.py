@@ -1,0 +1,53 @@
+"""Values that are typed in a form of their own."""
+
+from __future__ import annotations
+
+import json
+import math
+from enum import StrEnum
+from typing import Any
+
+from pruners.errors import InvalidInput
+
+
+class Format(StrEnum):
+    """A checkpoint's forms."""
+
+    PT2 = "pt2"
+    SAFETENSORS = "safetensors"
+    RECIPE = "recipe"
+
+    @property
+    def extension(self) -> str:
+        """Of a file in this form."""
+        return "json" if self is Format.RECIPE else self.value
+
+
+def parse_budget(text: str) -> dict[str, Any]:
+    """``macs=0.5`` is a share of the dense network, ``params=120000`` a maximum; raises ``InvalidInput``."""
+    metric, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not metric or not number > 0 or math.isinf(number):
+        raise InvalidInput("--budget", text, "is not METRIC=VALUE with a positive number; write macs=0.5 or params=120000")
+    if number < 1:
+        return {"metric": metric, "ratio": number}
+    if number == 1:
+        raise InvalidInput("--budget", text, "leaves the network as it is; give a share below 1 or a maximum above 1")
+    return {"metric": metric, "max": int(number)}
+
+
+def parse_params(items: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs; a value that is JSON (a number, true, a list) is taken as such, else as text."""
+    params = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not name or not equals:
+            raise InvalidInput("--param", item, "is not NAME=VALUE; write for instance --param steps=10")
+        try:
+            params[name] = json.loads(value)
+        except ValueError:
+            params[name] = value
+    return params

@@ -1,0 +1,66 @@
+"""A job as an object: wait for it, then take the network."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruners.errors import JobFailed
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from service.client.client import Client
+
+
+class Job:
+    """A job on a server.
+
+    Args:
+        client: talks to that server.
+        id: the job's.
+    """
+
+    def __init__(self, client: Client, id: str) -> None:
+        self.client = client
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def status(self) -> dict[str, Any]:
+        """The job's JSON now: state, progress, baseline, best."""
+        return self.client.job(self.id)
+
+    def wait(self) -> dict[str, Any]:
+        """Shows the progress until the job ends; its JSON then.
+
+        Raises:
+            JobFailed: it failed or was cancelled; says why.
+        """
+        from service.client.progress import watch
+
+        job = watch(self.client, self.id)
+        if job["state"] != "succeeded":
+            raise JobFailed(f"Job {self.id} {job['state']}: {job['reason']}")
+        return job
+
+    def cancel(self) -> dict[str, Any]:
+        """Ends the job at once."""
+        return self.client.cancel(self.id)
+
+    def download(self, path: str | Path, format: str = "pt2") -> Path:
+        """Pulls the best network into a file; see ``Client.download``."""
+        return self.client.download(self.id, format, path)
+
+    def checkpoint(self) -> GraphModule:
+        """The best network: real ``nn`` modules under their original names, in eval mode, ready to train or export.
+
+        Nothing in the file is executed: it goes through the same reader as uploads do.
+        """
+        from pruners.graph.modules import build_module
+        from pruners.graph.program import read_program
+
+        with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+            return build_module(read_program(self.download(Path(folder) / "best.pt2")))

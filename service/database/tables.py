@@ -1,0 +1,161 @@
+"""The tables, in types that SQLite and PostgreSQL share."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, ForeignKey, Index, Integer, String, Text, TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ID_LENGTH = 40  # characters: prefix, 16 of time, 8 random, with room
+NAME_LENGTH = 200  # characters: longer names are cut off by every table anyway
+SHA256_LENGTH = 64  # hexadecimal digits
+
+
+def new_id(prefix: str) -> str:
+    """An opaque id; ids sort in the order in which they were made."""
+    return f"{prefix}-{time.time_ns():016x}{secrets.token_hex(4)}"
+
+
+def is_id(text: str) -> bool:
+    """Whether the text could be one of our ids; anything else never reaches the database."""
+    return re.fullmatch(r"[a-z0-9-]+", text) is not None and len(text) <= ID_LENGTH
+
+
+def utc_now() -> datetime:
+    """Now, with its time zone."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite keeps no time zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Of all tables."""
+
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
+        dict[str, Any]: JSON,
+        list[int]: JSON,
+        datetime: UtcDateTime,
+        float: Double,
+    }
+
+
+class Uploaded:
+    """Columns of what a user uploads: a name, the file in the store, and what its inspection found."""
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH), unique=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    inspection: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Model(Uploaded, Base):
+    """A trained network; ``inspection`` as ``workers.inspection.inspect_model`` returns it."""
+
+    __tablename__ = "models"
+
+
+class Dataset(Uploaded, Base):
+    """Images and labels; ``inspection`` as ``workers.inspection.inspect_dataset`` returns it."""
+
+    __tablename__ = "datasets"
+
+
+class Job(Base):
+    """A request to prune a model, and how far it has come. Its state changes in ``service.jobs.states`` alone.
+
+    ``attempt`` is the fencing token: it grows with each process that is started for the job, and only the newest may
+    write. ``sequence`` numbers the job's asks and tells.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    spec: Mapped[dict[str, Any]]
+    budget_limit: Mapped[int] = mapped_column(BigInteger)
+    planned_trials: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    reason: Mapped[str | None] = mapped_column(Text)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    sequence: Mapped[int] = mapped_column(Integer, default=0)
+    baseline: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    best: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    request_sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Trial(Base):
+    """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own."""
+
+    __tablename__ = "trials"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    state: Mapped[str] = mapped_column(String(20))
+    note: Mapped[str] = mapped_column(Text)
+    widths: Mapped[list[int]]
+    plan: Mapped[dict[str, Any]]
+    macs: Mapped[int] = mapped_column(BigInteger)
+    params: Mapped[int] = mapped_column(BigInteger)
+    score: Mapped[float | None]
+    metric: Mapped[float | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    asked_sequence: Mapped[int] = mapped_column(Integer)
+    told_sequence: Mapped[int | None] = mapped_column(Integer)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    evaluate_seconds: Mapped[float | None]
+    node: Mapped[str | None] = mapped_column(Text)
+    pid: Mapped[int | None] = mapped_column(Integer)
+
+
+class Checkpoint(Base):
+    """One downloadable form of a trial's network, in the store."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    trial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    format: Mapped[str] = mapped_column(String(20), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Event(Base):
+    """Something that happened to a job; ids grow, so a reader resumes after the last it has seen."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_job_id_id", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    type: Mapped[str] = mapped_column(String(20))
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -1,0 +1,1 @@
+"""Data sets: images and labels to calibrate, search and report on."""

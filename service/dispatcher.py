@@ -1,0 +1,222 @@
+"""Hands queued jobs to Ray, one process each, and notices those whose process is gone.
+
+It keeps nothing in memory that matters: each round starts from the rows and from what Ray says, so it can be killed at
+any moment and go on. A ``starting`` job that Ray does not know was not submitted yet; any other such job is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+from sqlalchemy import make_url
+
+from pruners.errors import SecateurError
+from service.database import Database
+from service.database.tables import Job
+from service.jobs.repository import JobRepository
+from service.jobs.states import State
+from service.ray_jobs import ALIVE, RayJob, RayJobs, RayRefused
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.cluster import EmbeddedCluster
+
+POLL_SECONDS = 1.0  # a person watching sees a change within it; a round costs Ray a few milliseconds per live job
+
+RETRY_SECONDS = 5.0  # between attempts to reach Ray; starting a head node is hard work for a small machine
+
+log = structlog.get_logger()
+
+
+class Ray(Protocol):
+    """Where the jobs run."""
+
+    async def connect(self) -> RayJobs:
+        """A client, Ray being started if it is ours to start; raises ``SecateurError`` if it cannot be."""
+
+    async def close(self, live_jobs: bool) -> None:
+        """The service ends."""
+
+    def command(self, job: Job) -> str:
+        """The shell command that runs a job's present attempt."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables for its process."""
+
+
+class RemoteRay:
+    """A cluster that somebody else runs: its nodes have Secateur installed and its ``SECATEUR_*`` settings set."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self._url = url
+        self._token = token
+
+    async def connect(self) -> RayJobs:
+        return RayJobs(self._url, self._token)
+
+    async def close(self, live_jobs: bool) -> None:
+        """It goes on."""
+
+    def command(self, job: Job) -> str:
+        return _command("python", job)
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+
+class LocalRay:
+    """A head node of our own on this machine, which outlives the API while a job needs it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._cluster: EmbeddedCluster | None = None
+        self._starting: asyncio.Future[RayJobs] | None = None
+
+    async def connect(self) -> RayJobs:
+        self._starting = asyncio.ensure_future(asyncio.to_thread(self._start))
+        return await asyncio.shield(self._starting)  # a start that is under way is not abandoned half-way
+
+    async def close(self, live_jobs: bool) -> None:
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
+        if live_jobs:
+            log.info("ray_left_running", reason="a job is live; the next start finds it again")
+        elif self._cluster is not None:
+            await asyncio.to_thread(self._cluster.stop)
+
+    def command(self, job: Job) -> str:
+        return _command(sys.executable, job)
+
+    def environment(self) -> Mapping[str, str]:
+        """Where this service keeps its things. A database password is no part of it, since Ray shows these variables:
+        such a URL comes from SECATEUR_DATABASE_URL, which the head node and its jobs inherit."""
+        settings = self._settings
+        variables = {"SECATEUR_DATA_DIR": str(settings.data_dir), "SECATEUR_STORE": str(settings.store_dir)}
+        if make_url(settings.database).password is None:
+            variables["SECATEUR_DATABASE_URL"] = settings.database
+        return variables
+
+    def _start(self) -> RayJobs:
+        from service.cluster import EmbeddedCluster
+
+        self._cluster = EmbeddedCluster(self._settings.data_dir)
+        cluster = self._cluster.ensure()
+        return RayJobs(cluster.jobs_url, cluster.token)
+
+
+def make_ray(settings: Settings) -> Ray:
+    """The cluster that the settings name, or one of our own."""
+    if settings.ray_address is None:
+        return LocalRay(settings)
+    token = settings.ray_auth_token
+    return RemoteRay(settings.ray_address, None if token is None else token.get_secret_value())
+
+
+class Dispatcher:
+    """The loop between the job rows and Ray.
+
+    Args:
+        database: holds the jobs.
+        ray: runs them.
+        max_running_jobs: of which at most this many at once.
+
+    Attributes:
+        problem: why Ray cannot be used at the moment; ``None`` if it can.
+    """
+
+    def __init__(self, database: Database, ray: Ray, max_running_jobs: int) -> None:
+        self.problem: str | None = "Ray is starting."
+        self._jobs = JobRepository(database)
+        self._ray = ray
+        self._most = max_running_jobs
+        self._news = asyncio.Event()
+
+    def wake(self) -> None:
+        """Makes the next round begin at once; to be called in the event loop."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Rounds until cancelled; whatever goes wrong in one is said in ``problem`` and tried again."""
+        while True:
+            try:
+                async with await self._ray.connect() as client:
+                    await self._rounds(client)
+            except SecateurError as error:
+                if self.problem != str(error):
+                    log.warning("ray_unavailable", reason=str(error))
+                self.problem = str(error)
+            except Exception:  # the loop must outlive a database that is away for a while
+                self.problem = "The dispatcher met an error of its own; the server's log has it."
+                log.exception("dispatcher_failed")
+            await self._pause(RETRY_SECONDS)
+
+    async def close(self) -> None:
+        """Lets Ray go, once ``run`` was cancelled."""
+        live = await asyncio.to_thread(self._jobs.live)
+        await self._ray.close(live_jobs=bool(live))
+
+    async def round(self, client: RayJobs) -> None:
+        """Looks after every live job, then starts queued ones while there is room."""
+        await client.check()
+        self.problem = None
+        live = await asyncio.to_thread(self._jobs.live)
+        for job in live:
+            await self._look_after(client, job)
+        room = self._most - len(live)
+        if room <= 0:
+            return
+        for waiting in await asyncio.to_thread(self._jobs.queued, room):
+            job_or_none = await asyncio.to_thread(self._jobs.start, waiting.id)
+            if job_or_none is not None:
+                await self._submit(client, job_or_none)
+
+    async def _rounds(self, client: RayJobs) -> None:
+        while True:
+            await self.round(client)
+            await self._pause(POLL_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
+        self._news.clear()
+
+    async def _look_after(self, client: RayJobs, job: Job) -> None:
+        found = await client.find(_submission(job))
+        if found is not None and found.status in ALIVE:
+            if job.state == State.CANCELLING:
+                await client.stop(_submission(job))
+        elif found is None and job.state == State.STARTING:
+            await self._submit(client, job)
+        else:
+            await asyncio.to_thread(self._jobs.end, job.id, job.attempt, _why_gone(found))
+
+    async def _submit(self, client: RayJobs, job: Job) -> None:
+        metadata = {"name": job.name, "job_id": job.id}
+        try:
+            await client.submit(_submission(job), self._ray.command(job), self._ray.environment(), metadata)
+        except RayRefused as error:
+            await asyncio.to_thread(self._jobs.end, job.id, job.attempt, str(error))
+        else:
+            log.info("job_submitted", job=job.id, attempt=job.attempt)
+
+
+def _submission(job: Job) -> str:
+    return f"{job.id}-{job.attempt}"
+
+
+def _command(python: str, job: Job) -> str:
+    return shlex.join([python, "-m", "service.run_job", job.id, "--attempt", str(job.attempt)])
+
+
+def _why_gone(found: RayJob | None) -> str:
+    if found is None:
+        return "Ray no longer knows the job's process, so its cluster was lost; submit the job again."
+    lines = found.message.partition(", last available logs")[0].strip().splitlines()  # a page of them follows
+    said = lines[0][:300] if lines else f"it is {found.status.lower()}"
+    return f"The job's process ended without a result; Ray says: {said}"

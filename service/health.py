@@ -1,0 +1,84 @@
+"""``/livez``, ``/readyz`` and ``/version``: for supervisors, without a token."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.context import Context, InContext
+
+router = APIRouter(tags=["health"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Part(BaseModel):
+    """Something that the service depends on."""
+
+    ok: bool
+    reason: str | None = Field(None, description="What is wrong with it.")
+
+
+class Ready(BaseModel):
+    """Whether jobs can be taken and run."""
+
+    ready: bool
+    database: Part
+    store: Part
+    ray: Part
+
+
+class Version(BaseModel):
+    """What runs here."""
+
+    name: str = "secateur"
+    version: str
+
+
+@router.get("/livez")
+def livez() -> Alive:
+    """The process is up."""
+    return Alive()
+
+
+@router.get("/readyz", responses={503: {"model": Ready, "description": "Something is missing, with the reason."}})
+def readyz(context: InContext, response: Response) -> Ready:
+    """Whether database, store and Ray can be used. While Ray alone is not ready, jobs are taken and wait."""
+    parts = {"database": _database(context), "store": _store(context), "ray": _ray(context)}
+    ready = Ready(ready=all(part.ok for part in parts.values()), **parts)
+    if not ready.ready:
+        response.status_code = 503
+    return ready
+
+
+@router.get("/version")
+def get_version() -> Version:
+    """The service's version."""
+    return Version(version=version("secateur"))
+
+
+def _database(context: Context) -> Part:
+    try:
+        context.database.check()
+    except SQLAlchemyError as error:
+        return Part(ok=False, reason=f"The database does not answer ({type(error).__name__}).")
+    return Part(ok=True)
+
+
+def _store(context: Context) -> Part:
+    if os.access(context.store.folder, os.W_OK | os.X_OK):
+        return Part(ok=True)
+    return Part(ok=False, reason="The store's folder is gone or not writable.")
+
+
+def _ray(context: Context) -> Part:
+    problem = context.dispatcher.problem
+    return Part(ok=problem is None, reason=problem)

@@ -1,0 +1,1 @@
+"""Jobs: what is to be pruned, how far it is, and what came out."""

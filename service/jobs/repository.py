@@ -1,0 +1,140 @@
+"""Jobs, trials, checkpoints and events in the database; all of their SQL but for the running job's own writes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from service.database import Database
+from service.database.tables import Checkpoint, Event, Job, Trial, is_id
+from service.jobs.states import ENDS, LIVE, State, announce, locked, move
+from service.pages import newest_first, oldest_first
+from service.problems import KeyReused, NotFound
+
+
+class JobRepository:
+    """The jobs' rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def created_with(self, key: str, request_sha256: str) -> Job | None:
+        """The job that this ``Idempotency-Key`` made; raises ``KeyReused`` if that was another request."""
+        with self._database.read() as session:
+            job = session.scalar(select(Job).where(Job.idempotency_key == key))
+        if job is not None and job.request_sha256 != request_sha256:
+            raise KeyReused(
+                f"Idempotency-Key {key!r} made job {job.id} from a different request; send another key for a new job."
+            )
+        return job
+
+    def add(self, job: Job) -> Job:
+        """Queues a new job; where its ``Idempotency-Key`` has made one meanwhile, that one."""
+        try:
+            with self._database.write() as session:
+                session.add(job)
+                session.flush()
+                announce(session, job, "state", {"state": job.state, "reason": None, "attempt": 0})
+        except IntegrityError:
+            earlier = job.idempotency_key and self.created_with(job.idempotency_key, job.request_sha256)
+            if not earlier:
+                raise
+            return earlier
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """The row of that id; raises ``NotFound``."""
+        with self._database.read() as session:
+            job = session.get(Job, job_id) if is_id(job_id) else None
+        if job is None:
+            raise NotFound("job", job_id)
+        return job
+
+    def page(self, limit: int, after: str | None) -> tuple[Sequence[Job], str | None]:
+        """Newest first."""
+        with self._database.read() as session:
+            return newest_first(session, select(Job), Job.id, limit, after)
+
+    def queued(self, most: int) -> Sequence[Job]:
+        """The jobs that wait, the longest waiting first."""
+        with self._database.read() as session:
+            waiting = select(Job).where(Job.state == State.QUEUED)
+            return session.scalars(waiting.order_by(Job.id).limit(most)).all()
+
+    def live(self) -> Sequence[Job]:
+        """The jobs of which a process may be alive."""
+        with self._database.read() as session:
+            return session.scalars(select(Job).where(Job.state.in_(LIVE)).order_by(Job.id)).all()
+
+    def start(self, job_id: str) -> Job | None:
+        """Begins an attempt at a queued job; ``None`` if it is not queued any more."""
+        with self._database.write() as session:
+            job = locked(session, job_id)
+            if job.state != State.QUEUED:
+                return None
+            move(session, job, State.STARTING)
+            return job
+
+    def end(self, job_id: str, attempt: int, reason: str) -> None:
+        """The attempt's process is gone: a cancelled job is cancelled, any other one failed for this reason.
+
+        Does nothing if the job ended by itself or another attempt has begun meanwhile.
+        """
+        with self._database.write() as session:
+            job = locked(session, job_id)
+            if job.attempt != attempt or job.state not in LIVE:
+                return
+            if job.state == State.CANCELLING:
+                move(session, job, State.CANCELLED, job.reason)
+            else:
+                move(session, job, State.FAILED, reason)
+
+    def cancel(self, job_id: str) -> Job:
+        """Asks for the end of a job, once; raises ``IllegalMove`` if it has ended otherwise."""
+        reason = "Cancelled on request."
+        with self._database.write() as session:
+            job = locked(session, job_id)
+            if job.state not in (State.CANCELLING, State.CANCELLED):
+                to = State.CANCELLED if job.state not in LIVE | ENDS else State.CANCELLING
+                move(session, job, to, reason)
+            return job
+
+    def trials_of(self, jobs: Sequence[Job]) -> Mapping[str, Sequence[Trial]]:
+        """Every trial of these jobs by job id, in order."""
+        found: dict[str, list[Trial]] = defaultdict(list)
+        with self._database.read() as session:
+            wanted = select(Trial).where(Trial.job_id.in_([job.id for job in jobs]))
+            for trial in session.scalars(wanted.order_by(Trial.number)):
+                found[trial.job_id].append(trial)
+        return found
+
+    def trials(self, job_id: str, limit: int, after: str | None) -> tuple[Sequence[Trial], str | None]:
+        """A page of a job's trials in the order of asking; raises ``NotFound``."""
+        self.get(job_id)
+        with self._database.read() as session:
+            return oldest_first(session, select(Trial).where(Trial.job_id == job_id), Trial.number, limit, after)
+
+    def trial(self, job_id: str, number: int) -> Trial:
+        """One trial; raises ``NotFound``."""
+        self.get(job_id)
+        with self._database.read() as session:
+            trial = session.get(Trial, (job_id, number))
+        if trial is None:
+            raise NotFound("trial", str(number), f"/jobs/{job_id}/trials")
+        return trial
+
+    def events(self, job_id: str, limit: int, after: str | None) -> tuple[Sequence[Event], str | None]:
+        """A page of a job's events, oldest first; raises ``NotFound``."""
+        self.get(job_id)
+        with self._database.read() as session:
+            return oldest_first(session, select(Event).where(Event.job_id == job_id), Event.id, limit, after)
+
+    def checkpoints(self, job_id: str) -> Sequence[Checkpoint]:
+        """Every file that is kept of a job; raises ``NotFound``."""
+        self.get(job_id)
+        with self._database.read() as session:
+            kept = select(Checkpoint).where(Checkpoint.job_id == job_id)
+            return session.scalars(kept.order_by(Checkpoint.trial, Checkpoint.format)).all()

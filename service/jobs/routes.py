@@ -1,0 +1,206 @@
+"""``/jobs``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import FileResponse
+from starlette.concurrency import run_in_threadpool
+
+from service.context import Context, InContext
+from service.database.tables import Job, new_id
+from service.datasets.repository import datasets
+from service.jobs import validation
+from service.jobs.bodies import FORM, fingerprint, read_request
+from service.jobs.repository import JobRepository
+from service.jobs.schemas import CheckpointView, EventView, JobRequest, JobView, PlanView, TrialView
+from service.jobs.states import IllegalMove, State
+from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
+from service.models.repository import models
+from service.pages import After, Limit, Page
+from service.problems import Conflict, NotFound, TooLarge, WrongMediaType, documented
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="Of your making; the same key with the same request returns the job that the first one made.",
+    ),
+]
+MAX_NUMBER = 2**31 - 1  # of a trial: the largest integer of its column
+
+
+class Format(StrEnum):
+    """A checkpoint's forms."""
+
+    PT2 = "pt2"
+    SAFETENSORS = "safetensors"
+    RECIPE = "recipe"
+
+
+_EXTENSIONS = {Format.PT2: "pt2", Format.SAFETENSORS: "safetensors", Format.RECIPE: "json"}
+_MEDIA_TYPES = {Format.RECIPE: "application/json"}
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}},
+            FORM: {
+                "schema": {
+                    "type": "object",
+                    "required": ["model", "data", "job"],
+                    "properties": {
+                        "model": {"type": "string", "format": "binary", "description": "A `.pt2` file."},
+                        "data": {"type": "string", "format": "binary", "description": "An `.npz` file."},
+                        "job": {"type": "string", "description": "The JSON without `model` and `dataset`."},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobView,
+    openapi_extra=_BODY,
+    responses={
+        200: {"model": PlanView, "description": "`dry_run`: what the job would do."},
+        **documented(NotFound, TooLarge, WrongMediaType),
+    },
+)
+async def post_job(
+    request: Request,
+    response: Response,
+    context: InContext,
+    key: Key = None,
+    dry_run: Annotated[bool, Query(description="Validate and plan, but make no job.")] = False,
+) -> Any:
+    """Queues a job, as JSON or as a form with the files beside it. Whatever is known to be wrong is refused here."""
+    sent = await read_request(request, context)
+    if dry_run:
+        plan, _ = await _plan(sent, context)
+        return Response(plan.model_dump_json(), media_type="application/json")
+    jobs, print_ = JobRepository(context.database), fingerprint(sent)
+    job = await run_in_threadpool(jobs.created_with, key, print_) if key else None
+    if job is None:
+        job = await run_in_threadpool(jobs.add, await _new_job(sent, context, key, print_))
+        context.dispatcher.wake()
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return await run_in_threadpool(_view, jobs, job)
+
+
+@router.get("")
+def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page[JobView]:
+    """All jobs, newest first."""
+    jobs = JobRepository(context.database)
+    rows, following = jobs.page(limit, after)
+    trials = jobs.trials_of(rows)
+    return Page(items=[job_view(job, trials.get(job.id, [])) for job in rows], next=following)
+
+
+@router.get("/{job_id}", responses=documented(NotFound))
+def get_job(job_id: str, context: InContext) -> JobView:
+    """One job: its state, how far it is, what it found."""
+    jobs = JobRepository(context.database)
+    return _view(jobs, jobs.get(job_id))
+
+
+@router.get("/{job_id}/trials", responses=documented(NotFound))
+def get_trials(job_id: str, context: InContext, limit: Limit = 100, after: After = None) -> Page[TrialView]:
+    """A job's trials in the order in which the searcher asked for them."""
+    rows, following = JobRepository(context.database).trials(job_id, limit, after)
+    return Page(items=[trial_view(trial) for trial in rows], next=following)
+
+
+@router.get("/{job_id}/trials/{number}", responses=documented(NotFound))
+def get_trial(job_id: str, number: Annotated[int, Path(ge=0, le=MAX_NUMBER)], context: InContext) -> TrialView:
+    """One trial."""
+    return trial_view(JobRepository(context.database).trial(job_id, number))
+
+
+@router.get("/{job_id}/events", responses=documented(NotFound))
+def get_events(job_id: str, context: InContext, limit: Limit = 100, after: After = None) -> Page[EventView]:
+    """What happened to a job, oldest first; ask again with `after` set to the last id for what is new."""
+    rows, following = JobRepository(context.database).events(job_id, limit, after)
+    return Page(items=[event_view(event) for event in rows], next=following)
+
+
+@router.get("/{job_id}/checkpoints", responses=documented(NotFound))
+def get_checkpoints(job_id: str, context: InContext) -> Page[CheckpointView]:
+    """The networks that a job kept, with their figures and files."""
+    jobs = JobRepository(context.database)
+    return Page(items=checkpoint_views(jobs.get(job_id), jobs.checkpoints(job_id)), next=None)
+
+
+@router.get(
+    "/{job_id}/checkpoint",
+    response_class=FileResponse,
+    responses={
+        206: {"description": "The `Range` that was asked for."},
+        **documented(NotFound, Conflict),
+    },
+)
+def get_checkpoint(job_id: str, context: InContext, format: Format = Format.PT2) -> FileResponse:
+    """The best network. The `ETag` is the file's sha256; `Range` resumes a broken download."""
+    jobs = JobRepository(context.database)
+    job = jobs.get(job_id)
+    files = {file.format: file for file in jobs.checkpoints(job_id)}
+    if format not in files:
+        raise Conflict(f"Job {job.id} is {job.state} and has no {format} checkpoint; it has one once it succeeded.")
+    file = files[format]
+    return FileResponse(
+        context.store.path(file.sha256),
+        headers={"ETag": f'"{file.sha256}"'},
+        media_type=_MEDIA_TYPES.get(format, "application/octet-stream"),
+        filename=f"{job.id}.{_EXTENSIONS[format]}",
+    )
+
+
+@router.post("/{job_id}/cancel", status_code=202, responses=documented(NotFound, IllegalMove))
+async def cancel_job(job_id: str, context: InContext) -> JobView:
+    """Ends a job at once; nothing of it is kept but its rows. Asking twice is the same as asking once."""
+    jobs = JobRepository(context.database)
+    job = await run_in_threadpool(jobs.cancel, job_id)
+    context.dispatcher.wake()
+    return await run_in_threadpool(_view, jobs, job)
+
+
+def _view(jobs: JobRepository, job: Job) -> JobView:
+    return job_view(job, jobs.trials_of([job]).get(job.id, []))
+
+
+async def _plan(sent: JobRequest, context: Context) -> tuple[PlanView, str]:
+    """The plan and the model's name."""
+    pruners = await context.catalogue.pruners()
+
+    def check() -> tuple[PlanView, str]:
+        model = models(context.database).get(sent.model)
+        dataset = datasets(context.database).get(sent.dataset)
+        return validation.plan(sent.spec(), model.inspection, dataset.inspection, pruners), model.name
+
+    return await run_in_threadpool(check)
+
+
+async def _new_job(sent: JobRequest, context: Context, key: str | None, request_sha256: str) -> Job:
+    plan, model_name = await _plan(sent, context)
+    return Job(
+        id=new_id("job"),
+        name=sent.name or model_name,
+        model_id=sent.model,
+        dataset_id=sent.dataset,
+        spec=sent.spec().model_dump(),
+        budget_limit=plan.limit,
+        planned_trials=plan.planned_trials,
+        state=State.QUEUED,
+        idempotency_key=key,
+        request_sha256=request_sha256,
+    )

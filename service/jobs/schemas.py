@@ -1,0 +1,232 @@
+"""Jobs as they are sent and shown."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from service.database.tables import NAME_LENGTH
+from service.jobs.states import State
+from service.uploads import printable
+from workers.spec import JobSpec
+
+EXAMPLE_SPEC: dict[str, Any] = {
+    "budget": {"metric": "macs", "ratio": 0.5},
+    "searcher": {"name": "netadapt", "params": {}},
+    "pruner": {"name": "l1", "params": {}, "config_list": [{"op_types": ["Conv2d"]}], "round_to": 1},
+    "recovery": {"batchnorm_images": 256, "final_epochs": 0, "distill": True},
+    "limits": {"max_trials": 200, "max_concurrent": 2, "max_seconds": 3600},
+    "resources": {"cpus": 1, "gpus": 0},
+    "seed": 0,
+}
+EXAMPLE_MODEL, EXAMPLE_DATASET = "model-18c1b5a0c3d2e1f0a1b2c3d4", "dataset-18c1b5a0c3d2e1f0a1b2c3d4"
+
+
+class JobRequest(JobSpec):
+    """What to prune, with which data, how far and how."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "resnet20-half", "model": EXAMPLE_MODEL, "dataset": EXAMPLE_DATASET, **EXAMPLE_SPEC}]
+        }
+    )
+
+    name: Annotated[str, AfterValidator(printable)] | None = Field(
+        None, max_length=NAME_LENGTH, description="For people; unset: the model's name."
+    )
+    model: str = Field(description="Id of a model.")
+    dataset: str = Field(description="Id of a data set.")
+
+    def spec(self) -> JobSpec:
+        """The part that the workers act on."""
+        return JobSpec.model_validate(self.model_dump(exclude={"name", "model", "dataset"}))
+
+
+class PlannedGroup(BaseModel):
+    """A group of channels in a plan."""
+
+    name: str
+    width: int
+    least: int = Field(description="The narrowest it may become.")
+    layers: list[str]
+    residual: bool
+    kept_because: str | None = Field(description="Why it is not searched; null: it is.")
+
+
+class PlanView(BaseModel):
+    """What a job would do: `POST /jobs?dry_run=true`."""
+
+    metric: str = Field(description="The budget's; the three costs are in it.", examples=["macs"])
+    dense: int = Field(description="Cost of the network as it is.")
+    limit: int = Field(description="The most that the pruned network may cost.")
+    least: int = Field(description="The smallest cost that these layers allow.")
+    planned_trials: int
+    groups: list[PlannedGroup]
+
+
+class Figures(BaseModel):
+    """A finished network, measured."""
+
+    trial: int | None = Field(description="null: the dense network.")
+    metric: float = Field(description="Accuracy on the test split, 0…1.")
+    macs: int
+    params: int
+    size_bytes: int = Field(description="Of its `.pt2` file.")
+    latency_ms: float = Field(description="Median for one input on the machine that ran the job.")
+    budget_ratio: float = Field(description="Its cost in the budget's metric as a share of the dense network's.")
+
+
+class Counts(BaseModel):
+    """Trials by state."""
+
+    pending: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+class Progress(BaseModel):
+    """How far the search is."""
+
+    planned: int = Field(description="Trials that the search will make at most.")
+    finished: int
+    succeeded: int
+    failed: int
+    running: int
+    best_trial: int | None = Field(description="The highest score so far among trials within the budget.")
+    best_score: float | None
+    best_metric: float | None = Field(description="That trial's accuracy on the search images.")
+
+
+class ParetoPoint(BaseModel):
+    """A trial that no other one beats in both score and cost."""
+
+    trial: int
+    score: float
+    metric: float | None
+    macs: int
+    params: int
+
+
+class JobView(BaseModel):
+    """A job, how far it is and what it found."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "job-18c1b5a0c3d2e1f0a1b2c3d4",
+                    "name": "resnet20-half",
+                    "model": EXAMPLE_MODEL,
+                    "dataset": EXAMPLE_DATASET,
+                    "state": "running",
+                    "reason": None,
+                    "progress": {
+                        "planned": 100,
+                        "finished": 12,
+                        "succeeded": 11,
+                        "failed": 1,
+                        "running": 2,
+                        "best_trial": None,
+                        "best_score": None,
+                        "best_metric": None,
+                    },
+                    "baseline": None,
+                    "best": None,
+                    "pareto": [],
+                    "counts": {"pending": 0, "running": 2, "succeeded": 11, "failed": 1},
+                    "spec": EXAMPLE_SPEC,
+                    "created_at": "2026-01-31T12:00:00Z",
+                    "started_at": "2026-01-31T12:00:05Z",
+                    "finished_at": None,
+                    "links": {"self": "/jobs/job-18c1b5a0c3d2e1f0a1b2c3d4"},
+                }
+            ]
+        }
+    )
+
+    id: str
+    name: str
+    model: str
+    dataset: str
+    state: State
+    reason: str | None = Field(description="Why it failed or was cancelled.")
+    progress: Progress
+    baseline: Figures | None = Field(description="The dense network; null until the job succeeded.")
+    best: Figures | None = Field(description="The network to pull; null until the job succeeded.")
+    pareto: list[ParetoPoint] = Field(description="By rising cost in the budget's metric.")
+    counts: Counts
+    spec: JobSpec
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    links: dict[str, str]
+
+
+class ProposalView(BaseModel):
+    """What a trial tries."""
+
+    widths: dict[str, int] = Field(description="Output channels kept, per layer.", examples=[{"layer1.0.conv1": 9}])
+    sparsity: dict[str, float] = Field(description="Share of them removed, per layer.")
+    macs: int
+    params: int
+
+
+class OutcomeView(BaseModel):
+    """What came of a trial."""
+
+    score: float | None = Field(description="What the search maximises; null: the trial failed.")
+    metric: float | None = Field(description="Accuracy on the search images, 0…1.")
+    macs: int
+    params: int
+    latency_ms: float | None = Field(description="Measured for finished networks alone; null for a trial.")
+    error: str | None
+
+
+class WorkerView(BaseModel):
+    """Where a trial ran."""
+
+    node: str
+    pid: int
+
+
+class TrialView(BaseModel):
+    """One network that the search tried."""
+
+    number: int
+    state: str = Field(examples=["succeeded"], description="pending, running, succeeded or failed")
+    note: str = Field(description="Why the searcher proposed it.")
+    proposal: ProposalView
+    outcome: OutcomeView | None = Field(description="null: not finished.")
+    started_at: datetime | None
+    finished_at: datetime | None
+    evaluate_seconds: float | None
+    worker: WorkerView | None
+    attempts: int = Field(description="Times that a worker took it up.")
+
+
+class EventView(BaseModel):
+    """Something that happened to a job."""
+
+    id: int
+    type: str = Field(examples=["state"], description="state, trial or progress")
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class CheckpointFile(BaseModel):
+    """One downloadable form of a network."""
+
+    format: str = Field(examples=["pt2"])
+    sha256: str
+    size: int
+    href: str
+
+
+class CheckpointView(Figures):
+    """A network that was kept, in figures and files."""
+
+    files: list[CheckpointFile]
+    created_at: datetime

@@ -1,0 +1,109 @@
+"""A job's states, the moves between them, and the one function that makes a move.
+
+    queued ─▶ starting ─▶ running ─▶ finishing ─▶ succeeded
+      ▲                     │  ╲
+      │                     ▼   ╲▶ stopping ─▶ finishing
+      └── paused ◀── pausing
+
+From every state that is not an end a job may be cancelled, through ``cancelling`` while a process of it may be alive,
+or fail.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from service.database.tables import Event, Job, Trial, is_id, utc_now
+from service.problems import Conflict, NotFound
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    CANCELLING = "cancelling"
+    FINISHING = "finishing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.STARTING, State.CANCELLED, State.FAILED}),
+    State.STARTING: frozenset({State.RUNNING, State.CANCELLING, State.FAILED}),
+    State.RUNNING: frozenset({State.FINISHING, State.PAUSING, State.STOPPING, State.CANCELLING, State.FAILED}),
+    State.PAUSING: frozenset({State.PAUSED, State.FINISHING, State.CANCELLING, State.FAILED}),
+    State.PAUSED: frozenset({State.QUEUED, State.CANCELLED, State.FAILED}),
+    State.STOPPING: frozenset({State.FINISHING, State.CANCELLING, State.FAILED}),
+    State.CANCELLING: frozenset({State.CANCELLED}),
+    State.FINISHING: frozenset({State.SUCCEEDED, State.CANCELLING, State.FAILED}),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+"""From each state the states it may move to; nothing follows an end."""
+
+ENDS = frozenset(state for state, following in MOVES.items() if not following)
+"""States that last."""
+
+LIVE = frozenset(MOVES) - ENDS - {State.QUEUED, State.PAUSED}
+"""States in which a process of the job may be alive."""
+
+WRITABLE = LIVE - {State.CANCELLING}
+"""States in which that process may still write: what a cancelled job finds out is not wanted any more."""
+
+
+class IllegalMove(Conflict):
+    """A move that ``MOVES`` does not hold."""
+
+    def __init__(self, job: Job, to: State) -> None:
+        super().__init__(f"Job {job.id} is {job.state} and cannot become {to}.")
+
+
+def locked(session: Session, job_id: str) -> Job:
+    """The job's row, no other transaction's to change until this one ends; raises ``NotFound``."""
+    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update()) if is_id(job_id) else None
+    if job is None:
+        raise NotFound("job", job_id)
+    return job
+
+
+def move(session: Session, job: Job, to: State, reason: str | None = None) -> None:
+    """Changes the state of a ``locked`` job and writes the event, in the session's transaction.
+
+    Args:
+        session: a write session.
+        job: locked in that session.
+        to: the new state.
+        reason: one sentence for the job's owner, where a job fails or is cancelled.
+
+    Raises:
+        IllegalMove: there is no such move.
+    """
+    if to not in MOVES[State(job.state)]:
+        raise IllegalMove(job, to)
+    job.state, job.reason = to, reason
+    if to is State.STARTING:
+        job.attempt += 1
+    if to is State.RUNNING and job.started_at is None:
+        job.started_at = utc_now()
+    if to in ENDS:
+        job.finished_at = utc_now()
+    if to in ENDS or to is State.STARTING:  # the process that ran them is gone
+        left = update(Trial).where(Trial.job_id == job.id, Trial.state == "running")
+        session.execute(left.values(state="pending"))
+    announce(session, job, "state", {"state": to, "reason": reason, "attempt": job.attempt})
+
+
+def announce(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
+    """Writes an event of kind ``state``, ``trial`` or ``progress``."""
+    session.add(Event(job_id=job.id, type=kind, data=data))

@@ -1,0 +1,118 @@
+"""Everything that can be known to be wrong with a job before any work is spent on it.
+
+Works on the inspections' JSON alone: no torch, no Ray, no file is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pruners.cost import CostModel
+from pruners.errors import InvalidInput
+from searchers.base import Searcher
+from searchers.space import SearchSpace
+from service.jobs.schemas import PlannedGroup, PlanView
+from workers.plan import make_searcher, make_space, selected_groups
+from workers.spec import JobSpec, PrunerChoice
+
+
+def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], pruners: Sequence[Mapping[str, Any]]) -> PlanView:
+    """What the job would do.
+
+    Args:
+        spec: as the user sent it.
+        model: ``workers.inspection.inspect_model``'s findings.
+        data: ``workers.inspection.inspect_dataset``'s findings.
+        pruners: the catalogue.
+
+    Raises:
+        InvalidInput: the first thing that cannot work.
+    """
+    _check_pruner(spec.pruner, pruners)
+    _check_images(model, data)
+    _check_labels(model, data)
+    cost = CostModel.from_json(model["cost"])
+    space = make_space(model["groups"], cost, spec)
+    searcher = make_searcher(space, spec)
+    return _view(spec, model["groups"], space, searcher)
+
+
+def _check_pruner(choice: PrunerChoice, pruners: Sequence[Mapping[str, Any]]) -> None:
+    import jsonschema  # type: ignore[import-untyped]  # takes a while to import
+
+    schemas = {pruner["name"]: pruner["params"] for pruner in pruners}
+    if choice.name not in schemas:
+        raise InvalidInput("pruner.name", choice.name, f"is unknown; use one of {', '.join(sorted(schemas))}")
+    known = schemas[choice.name].get("properties", {})
+    for name, value in choice.params.items():
+        if name not in known:
+            takes = ", ".join(known) or "none"
+            raise InvalidInput(f"pruner.params.{name}", value, f"is not a parameter of {choice.name}; it takes {takes}")
+    for error in jsonschema.Draft202012Validator(schemas[choice.name]).iter_errors(choice.params):
+        field = ".".join(["pruner.params", *map(str, error.absolute_path)])
+        raise InvalidInput(field, error.instance, f"is not usable: {error.message}")
+
+
+def _check_images(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    if len(model["inputs"]) != 1:
+        count = len(model["inputs"])
+        raise InvalidInput("model", None, f"takes {count} inputs; a classifier of images takes one, export it with one")
+    wanted, given = model["inputs"][0]["shape"][1:], data["shape"]
+    if _matches(wanted, given):
+        return
+    remedy = "make the arrays in the model's shape"
+    if len(given) == 3 and _matches(wanted, [given[2], given[0], given[1]]):
+        remedy = "channels come first here: save x.transpose(0, 3, 1, 2)"
+    raise InvalidInput("dataset", None, f"holds images of shape {given}, but the model takes {_show(wanted)}; {remedy}")
+
+
+def _check_labels(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    shapes = [output["shape"] for output in model["outputs"]]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] is None:
+        raise InvalidInput("model", None, "is no classifier: it must return one tensor of shape [batch, classes]")
+    classes, (lowest, highest) = shapes[0][1], data["labels"]
+    if lowest < 0 or highest >= classes:
+        wrong = lowest if lowest < 0 else highest
+        problem = f"has the label {wrong}, but the model's {classes} outputs stand for labels 0 to {classes - 1}"
+        raise InvalidInput("dataset", None, f"{problem}; renumber the labels")
+
+
+def _matches(wanted: Sequence[int | None], given: Sequence[int]) -> bool:
+    """Whether a shape fits; ``None`` fits every size."""
+    return len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
+
+
+def _show(shape: Sequence[int | None]) -> str:
+    return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+
+
+def _view(spec: JobSpec, groups: Sequence[Mapping[str, Any]], space: SearchSpace, searcher: Searcher) -> PlanView:
+    selected = selected_groups(groups, spec.pruner.config_list)
+    least = {group.name: width for group, width in zip(space.groups, space.least, strict=True)}
+
+    def kept_because(group: Mapping[str, Any]) -> str | None:
+        if group["frozen_reason"] is not None:
+            return str(group["frozen_reason"])
+        if group["name"] not in selected:
+            return "pruner.config_list does not select all of its layers"
+        return None if least[group["name"]] < group["width"] else "it has no smaller width"
+
+    return PlanView(
+        metric=space.budget.metric,
+        dense=space.cost(space.dense),
+        limit=space.budget.limit,
+        least=space.cost(space.least),
+        planned_trials=searcher.planned_trials,
+        groups=[
+            PlannedGroup(
+                name=group["name"],
+                width=group["width"],
+                least=least.get(group["name"], group["width"]),
+                layers=group["layers"],
+                residual=group["residual"],
+                kept_because=kept_because(group),
+            )
+            for group in groups
+        ],
+    )

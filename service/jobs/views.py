@@ -1,0 +1,125 @@
+"""From rows to what the API shows of a job."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from service.database.tables import Checkpoint, Event, Job, Trial
+from service.jobs.schemas import (
+    CheckpointFile,
+    CheckpointView,
+    Counts,
+    EventView,
+    Figures,
+    JobView,
+    OutcomeView,
+    ParetoPoint,
+    Progress,
+    ProposalView,
+    TrialView,
+    WorkerView,
+)
+from service.jobs.states import State
+from workers.spec import JobSpec
+
+
+def job_view(job: Job, trials: Sequence[Trial]) -> JobView:
+    """A job with what its trials add up to."""
+    spec = JobSpec.model_validate(job.spec)
+    counts = Counts.model_validate(Counter(trial.state for trial in trials))
+    return JobView(
+        id=job.id,
+        name=job.name,
+        model=job.model_id,
+        dataset=job.dataset_id,
+        state=State(job.state),
+        reason=job.reason,
+        progress=_progress(job, spec.budget.metric, trials, counts),
+        baseline=None if job.baseline is None else Figures.model_validate(job.baseline),
+        best=None if job.best is None else Figures.model_validate(job.best),
+        pareto=_pareto(spec.budget.metric, trials),
+        counts=counts,
+        spec=spec,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        links={"self": f"/jobs/{job.id}"}
+        | {name: f"/jobs/{job.id}/{name}" for name in ("trials", "events", "checkpoint", "checkpoints", "cancel")},
+    )
+
+
+def trial_view(trial: Trial) -> TrialView:
+    """A trial; its outcome once it is known."""
+    outcome = None
+    if trial.told_sequence is not None:
+        outcome = OutcomeView(
+            score=trial.score,
+            metric=trial.metric,
+            macs=trial.macs,
+            params=trial.params,
+            latency_ms=None,
+            error=trial.error,
+        )
+    return TrialView(
+        number=trial.number,
+        state=trial.state,
+        note=trial.note,
+        proposal=ProposalView(**trial.plan, macs=trial.macs, params=trial.params),
+        outcome=outcome,
+        started_at=trial.started_at,
+        finished_at=trial.finished_at,
+        evaluate_seconds=trial.evaluate_seconds,
+        worker=None if trial.node is None or trial.pid is None else WorkerView(node=trial.node, pid=trial.pid),
+        attempts=trial.attempts,
+    )
+
+
+def event_view(event: Event) -> EventView:
+    """An event."""
+    return EventView(id=event.id, type=event.type, data=event.data, created_at=event.created_at)
+
+
+def checkpoint_views(job: Job, files: Sequence[Checkpoint]) -> list[CheckpointView]:
+    """The networks that a job kept: the best one, in all of its forms."""
+    if not files or job.best is None:
+        return []
+    href = f"/jobs/{job.id}/checkpoint?format="
+    return [
+        CheckpointView(
+            **job.best,
+            files=[
+                CheckpointFile(format=file.format, sha256=file.sha256, size=file.size, href=href + file.format)
+                for file in files
+            ],
+            created_at=files[0].created_at,
+        )
+    ]
+
+
+def _progress(job: Job, metric: str, trials: Sequence[Trial], counts: Counts) -> Progress:
+    """Scores over the budget would mislead: the less a trial prunes, the better it scores."""
+    within = [t for t in trials if t.score is not None and getattr(t, metric) <= job.budget_limit]
+    best = max(within, key=lambda trial: trial.score or 0.0, default=None)
+    return Progress(
+        planned=job.planned_trials,
+        finished=counts.succeeded + counts.failed,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        running=counts.running,
+        best_trial=best and best.number,
+        best_score=best and best.score,
+        best_metric=best and best.metric,
+    )
+
+
+def _pareto(metric: str, trials: Sequence[Trial]) -> list[ParetoPoint]:
+    scored = [(getattr(trial, metric), -trial.score, trial) for trial in trials if trial.score is not None]
+    front: list[ParetoPoint] = []
+    for _, _, trial in sorted(scored, key=lambda entry: entry[:2]):  # the cheapest first, of equals the best
+        score = trial.score
+        if score is not None and (not front or score > front[-1].score):
+            front.append(
+                ParetoPoint(trial=trial.number, score=score, metric=trial.metric, macs=trial.macs, params=trial.params)
+            )
+    return front

@@ -1,0 +1,1 @@
+"""Models: trained networks as ``.pt2`` programs."""

@@ -1,0 +1,192 @@
+"""Errors over HTTP, each an ``application/problem+json`` document (RFC 9457) with one clear sentence.
+
+pruners.errors.SecateurError
+├── pruners.errors.InvalidInput   422  names the field, its value and the remedy
+└── ServiceError                       status, title and type on the class
+    ├── Unauthorized              401
+    ├── NotFound                  404
+    ├── Conflict                  409
+    ├── TooLarge                  413
+    ├── WrongMediaType            415
+    ├── KeyReused                 422  one Idempotency-Key, two different jobs
+    └── Unavailable               503
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from pruners.errors import InvalidInput, SecateurError
+from workers.plan import refusal
+
+MEDIA_TYPE = "application/problem+json"
+
+log = structlog.get_logger()
+
+
+class ServiceError(SecateurError):
+    """Base of the API's errors; the text is the problem's ``detail``."""
+
+    status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    title: str = "The service failed"
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+class Unauthorized(ServiceError):
+    """No token, or not ours."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    title = "Not authorised"
+    headers: Mapping[str, str] = MappingProxyType({"WWW-Authenticate": 'Bearer realm="secateur"'})
+
+
+class NotFound(ServiceError):
+    """No such resource."""
+
+    status = HTTPStatus.NOT_FOUND
+    title = "Not found"
+
+    def __init__(self, kind: str, name: str, listing: str | None = None) -> None:
+        listing = listing or f"/{kind}s"
+        super().__init__(f"There is no {kind} {name[:80]!r}; GET {listing} lists those there are.")
+
+
+class Conflict(ServiceError):
+    """Not possible in the resource's present state."""
+
+    status = HTTPStatus.CONFLICT
+    title = "Not possible now"
+
+
+class TooLarge(ServiceError):
+    """More bytes than the operator accepts."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    title = "Too large"
+
+    def __init__(self, field: str, limit: int) -> None:
+        super().__init__(f"{field} is larger than the {limit:,} bytes that this server accepts; send a smaller one.")
+
+
+class WrongMediaType(ServiceError):
+    """A body in a form that this call does not read."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    title = "Wrong media type"
+
+
+class KeyReused(ServiceError):
+    """An ``Idempotency-Key`` that an earlier, different request used."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    title = "Idempotency-Key used before"
+
+
+class Unavailable(ServiceError):
+    """Something that the service depends on does not answer; trying again may help."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "Temporarily unavailable"
+    headers: Mapping[str, str] = MappingProxyType({"Retry-After": "5"})  # seconds; a database restart takes about that
+
+
+class Problem(BaseModel):
+    """An error, as every call returns it."""
+
+    type: str = Field(description="Which kind of error.", examples=["urn:secateur:problem:invalid-input"])
+    title: str = Field(description="The kind in words.", examples=["Invalid input"])
+    status: int = Field(examples=[422])
+    detail: str = Field(
+        description="One sentence: what is wrong and what to do.",
+        examples=["budget.ratio 1.5 should be less than 1."],
+    )
+    instance: str = Field(description="The path that was called.", examples=["/jobs"])
+    request_id: str | None = Field(None, description="To be quoted to the operator; also in the server's log.")
+    field: str | None = Field(None, description="What to change, by the name it was sent under.")
+    errors: list[dict[str, str]] | None = Field(None, description="Every refused field, where several are known.")
+
+
+def documented(*errors: type[ServiceError] | type[InvalidInput]) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's ``responses`` for a route that may end in these errors."""
+    documents: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        status, title = (422, "Invalid input") if issubclass(error, InvalidInput) else (int(error.status), error.title)
+        documents[status] = {
+            "description": title,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+    return documents
+
+
+def problem(
+    request: Request, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any
+) -> JSONResponse:
+    """A problem document as a response."""
+    body = Problem(
+        type=f"urn:secateur:problem:{title.lower().replace(' ', '-')}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        request_id=request.scope.get("request_id"),
+        **members,
+    )
+    return JSONResponse(
+        body.model_dump(exclude_none=True), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {})
+    )
+
+
+def unexpected(request: Request) -> JSONResponse:
+    """What a caller sees of a fault of ours; the trace is in the log, under the same request id."""
+    detail = "The service met an error of its own; its log has the details under this request_id."
+    return problem(request, 500, "Internal error", detail)
+
+
+def install(app: FastAPI) -> None:
+    """Makes the app answer every error with a problem document."""
+    app.exception_handler(ServiceError)(_service_error)
+    app.exception_handler(InvalidInput)(_invalid_input)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.exception_handler(HTTPException)(_http_exception)
+    app.exception_handler(OperationalError)(_database_error)
+
+
+async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
+    return problem(request, int(error.status), error.title, str(error), error.headers)
+
+
+async def _invalid_input(request: Request, error: InvalidInput) -> JSONResponse:
+    return problem(request, 422, "Invalid input", str(error), field=error.field)
+
+
+async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Of a path or query parameter; bodies are validated by the routes themselves."""
+    refusals = [refusal([{**found, "loc": found["loc"][1:]}]) for found in error.errors()]
+    errors = [{"field": found.field, "detail": str(found)} for found in refusals]
+    return problem(request, 422, "Invalid input", str(refusals[0]), field=refusals[0].field, errors=errors)
+
+
+async def _http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    """Unknown paths and methods."""
+    title = HTTPStatus(error.status_code).phrase
+    detail = {
+        404: f"There is nothing at {request.url.path}; /docs lists the calls.",
+        405: f"{request.method} is not possible on {request.url.path}; /docs lists what is.",
+    }.get(error.status_code, str(error.detail))
+    return problem(request, error.status_code, title, detail, error.headers)
+
+
+async def _database_error(request: Request, error: OperationalError) -> JSONResponse:
+    log.error("database_unavailable", exc_info=error)
+    return await _service_error(request, Unavailable("The database does not answer; try again in a moment."))

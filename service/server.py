@@ -1,0 +1,29 @@
+"""Runs the API under uvicorn: what ``secateur serve`` calls."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from service.app import create_app
+from service.logs import configure_logging
+from service.settings import Settings
+
+DRAIN_SECONDS = 10  # for running requests at shutdown; a longer download is resumed by its client
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Raises:
+        InvalidInput: the settings would expose the API without a chosen token.
+    """
+    settings.check_exposure()
+    configure_logging()
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,  # ours are configured
+        access_log=False,  # service.requests writes one line per request
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )

@@ -1,0 +1,104 @@
+"""Everything an operator can set, as ``SECATEUR_*`` environment variables or arguments of ``secateur serve``."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pruners.errors import InvalidInput
+from workers.plan import refusal
+
+GIB = 2**30
+
+
+class Settings(BaseSettings):
+    """The service's settings; each has a default that works on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="SECATEUR_", frozen=True, validate_default=True)
+
+    data_dir: Path = Field(Path("secateur-data"), description="Database, store, token and Ray's state by default.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in data_dir.")
+    store: Path | None = Field(None, description="Folder for uploads and checkpoints; unset: data_dir/store.")
+    ray_address: str | None = Field(
+        None, description="Ray's dashboard and Jobs API, http://head:8265; unset: a Ray of our own on this machine."
+    )
+    ray_auth_token: SecretStr | None = Field(None, description="Token of the Ray at ray_address, if it asks for one.")
+    host: str = Field("127.0.0.1", description="Loopback, so that nothing is exposed unless asked for.")
+    port: int = Field(8000, ge=0, lt=2**16)
+    token: SecretStr | None = Field(None, description="Admin token; unset: made at first start, kept in data_dir/token.")
+    max_model_bytes: int = Field(
+        2 * GIB, gt=0, description="Upload limit; 500 million float32 parameters, beyond any classifier we know of."
+    )
+    max_dataset_bytes: int = Field(
+        8 * GIB, gt=0, description="Upload limit; 50,000 images of 224×224 pixels, ample for search and report."
+    )
+    max_running_jobs: int = Field(
+        1, ge=1, description="Jobs at once: Ray shares nothing fairly between jobs, so a second one waits."
+    )
+    inspect_seconds: int = Field(
+        120, ge=1, description="Limit of one inspection: importing torch takes seconds, reading the largest zoo model ten."
+    )
+    inspect_memory_bytes: int = Field(
+        8 * GIB, gt=0, description="Address space of one inspection beyond twice the file: torch alone maps several GiB."
+    )
+
+    @field_validator("data_dir", "store")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        """Job processes start in another folder."""
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("token", "ray_auth_token")
+    @classmethod
+    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("a blank token would let everybody in; unset it or choose a long random one")
+        return value
+
+    @field_validator("ray_address")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("give the dashboard's address, such as http://head:8265")
+        return value
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """The settings from the environment, ``given`` first; raises ``InvalidInput`` naming the variable."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = "SECATEUR_" + str(problem["loc"][0]).upper()
+            secret = "token" in name.lower()  # its value must not be repeated on a terminal or in a log
+            raise refusal([{**problem, "loc": (name,), "input": None if secret else problem["input"]}]) from None
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'secateur.db'}"
+
+    @property
+    def store_dir(self) -> Path:
+        """The store's folder."""
+        return self.store or self.data_dir / "store"
+
+    def check_exposure(self) -> None:
+        """Raises ``InvalidInput`` if the API would be reachable from other machines with a token nobody chose."""
+        if self.token is None and not _is_loopback(self.host):
+            raise InvalidInput(
+                "host", self.host, "is reachable from other machines; set SECATEUR_TOKEN to a long random token first"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # another name, which may resolve to anything
+        return False

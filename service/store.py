@@ -1,0 +1,122 @@
+"""Files by the hash of their content, in a local folder.
+
+A file's name is its sha256 and nothing else, so no string a user sends ever becomes a path, the same bytes are kept
+once, and a reader sees a file whole or not at all: it is written under a temporary name, flushed to the disk and then
+renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.problems import TooLarge
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHUNK = 2**20  # bytes; larger ones are no faster
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A stored file: its sha256 in hexadecimal and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class Upload:
+    """A file on its way into the store, at ``path`` until it is kept."""
+
+    def __init__(self, store: Store, descriptor: int, path: Path, field: str, limit: int | None) -> None:
+        self.path = path
+        self._store = store
+        self._file = os.fdopen(descriptor, "wb")
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._field = field
+        self._limit = limit
+
+    @property
+    def blob(self) -> Blob:
+        """What has been written so far."""
+        return Blob(self._hash.hexdigest(), self._size)
+
+    def write(self, chunk: bytes) -> None:
+        """Appends; raises ``TooLarge`` as soon as the limit is passed."""
+        self._size += len(chunk)
+        if self._limit is not None and self._size > self._limit:
+            raise TooLarge(self._field, self._limit)
+        self._hash.update(chunk)
+        self._file.write(chunk)
+
+    def complete(self) -> Blob:
+        """All bytes are written: flushes them to the disk, so that ``path`` can be read by others."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self.blob
+
+    def keep(self) -> Blob:
+        """Moves the file into the store."""
+        self.complete()
+        target = self._store.path(self.blob.sha256)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.path, target)
+        _sync_folder(target.parent)
+        return self.blob
+
+    def close(self) -> None:
+        """Removes what was not kept."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Store:
+    """A content-addressed folder; made if it is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._incoming = folder / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextmanager
+    def receive(self, field: str, limit: int | None = None) -> Iterator[Upload]:
+        """A new upload of at most ``limit`` bytes, gone at the end unless it was kept; ``field`` is for the error."""
+        descriptor, path = tempfile.mkstemp(dir=self._incoming)
+        upload = Upload(self, descriptor, Path(path), field, limit)
+        try:
+            yield upload
+        finally:
+            upload.close()
+
+    def put(self, chunks: Iterable[bytes], field: str = "file", limit: int | None = None) -> Blob:
+        """Stores the bytes; raises ``TooLarge`` beyond ``limit``."""
+        with self.receive(field, limit) as upload:
+            for chunk in chunks:
+                upload.write(chunk)
+            return upload.keep()
+
+    def put_file(self, path: Path) -> Blob:
+        """Stores a copy of a file."""
+        with path.open("rb") as file:
+            return self.put(iter(lambda: file.read(_CHUNK), b""))
+
+    def path(self, sha256: str) -> Path:
+        """Where a file of that hash lies, or would; anything but a sha256 raises ``ValueError``."""
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is not a sha256")
+        return self.folder / sha256[:2] / sha256
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

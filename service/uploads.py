@@ -1,0 +1,147 @@
+"""What models and data sets have in common: bytes in, inspected, kept once under one id."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import Query, Request
+from pydantic import AfterValidator
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from pruners.errors import InvalidInput
+from service.context import Context
+from service.database import Database
+from service.database.tables import NAME_LENGTH, Dataset, Model, is_id, new_id
+from service.inspection import Kind
+from service.pages import newest_first
+from service.problems import NotFound, TooLarge, WrongMediaType
+from service.store import Blob, Store, Upload
+
+_CHUNK = 2**20  # bytes gathered before a thread writes them: a network's packets are too small to be worth the switch
+
+Table = TypeVar("Table", bound=Model | Dataset)
+
+
+def printable(name: str) -> str:
+    """The name, if it is one that can be shown; raises ``ValueError``."""
+    if not name.strip() or not name.isprintable():
+        raise ValueError("use letters, digits, spaces and punctuation alone")
+    return name
+
+
+Name = Annotated[str, AfterValidator(printable), Query(max_length=NAME_LENGTH, description="For people; never a path.")]
+
+
+class UploadRepository(Generic[Table]):
+    """Rows of one kind of upload.
+
+    Args:
+        table: the kind.
+        word: the kind in error messages and ids, ``"model"`` or ``"dataset"``.
+    """
+
+    def __init__(self, database: Database, table: type[Table], word: str) -> None:
+        self._database = database
+        self._table = table
+        self._word = word
+
+    def get(self, upload_id: str) -> Table:
+        """The row of that id; raises ``NotFound``."""
+        with self._database.read() as session:
+            row = session.get(self._table, upload_id) if is_id(upload_id) else None
+        if row is None:
+            raise NotFound(self._word, upload_id)
+        return row
+
+    def page(self, limit: int, after: str | None) -> tuple[Sequence[Table], str | None]:
+        """Newest first."""
+        with self._database.read() as session:
+            return newest_first(session, select(self._table), self._table.id, limit, after)
+
+    def known(self, sha256: str, name: str | None) -> Table | None:
+        """The row of these bytes, renamed if a name is given."""
+        with self._database.write() as session:
+            row = session.scalar(select(self._table).where(self._table.sha256 == sha256))
+            if row is not None and name is not None:
+                row.name = name
+            return row
+
+    def add(self, blob: Blob, name: str | None, inspection: dict[str, Any]) -> tuple[Table, bool]:
+        """The row of these bytes and whether it is new: of two uploads at once, one makes it."""
+        row = self._table(
+            id=new_id(self._word),
+            sha256=blob.sha256,
+            size=blob.size,
+            name=name or f"{self._word} {blob.sha256[:8]}",
+            inspection=inspection,
+        )
+        try:
+            with self._database.write() as session:
+                session.add(row)
+        except IntegrityError:
+            known = self.known(blob.sha256, name)
+            if known is None:
+                raise
+            return known, False
+        return row, True
+
+
+async def register(
+    context: Context, rows: UploadRepository[Table], kind: Kind, upload: Upload, name: str | None
+) -> tuple[Table, bool]:
+    """Takes a received file over: its row, and whether it is new. Bytes that are known are not inspected again.
+
+    Raises:
+        InvalidInput: the inspection refused the file; nothing is kept of it.
+    """
+    blob = await run_in_threadpool(upload.complete)
+    if blob.size == 0:
+        raise InvalidInput(kind, None, "is empty; send the file's bytes")
+    known = await run_in_threadpool(rows.known, blob.sha256, name)
+    if known is not None:
+        return known, False
+    found = await context.inspect(kind, upload.path)
+    await run_in_threadpool(upload.keep)
+    return await run_in_threadpool(rows.add, blob, name, found)
+
+
+@asynccontextmanager
+async def received(request: Request, store: Store, field: str, limit: int) -> AsyncIterator[Upload]:
+    """The request's raw body as an upload; raises ``TooLarge`` before reading where the length is announced."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise WrongMediaType(f"{field} is sent as the raw body here, not as a form: curl --data-binary @FILE.")
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise TooLarge(field, limit)
+    with store.receive(field, limit) as upload:
+        pending = bytearray()
+        async for chunk in request.stream():
+            pending += chunk
+            if len(pending) >= _CHUNK:
+                await run_in_threadpool(upload.write, bytes(pending))
+                pending.clear()
+        await run_in_threadpool(upload.write, bytes(pending))
+        yield upload
+
+
+@asynccontextmanager
+async def received_part(part: UploadFile, store: Store, field: str, limit: int) -> AsyncIterator[Upload]:
+    """A file of a multipart form as an upload; raises ``TooLarge``."""
+    with store.receive(field, limit) as upload:
+        while chunk := await part.read(_CHUNK):
+            await run_in_threadpool(upload.write, chunk)
+        yield upload
+
+
+RAW_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+"""OpenAPI's description of a raw upload."""

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pruners.errors import InvalidInput
+from searchers.base import Done, Outcome, Proposal, Wait, parse_params
+from searchers.netadapt import NetAdapt
+from searchers.space import Group, SearchSpace, Widths
+from searchers.uniform import Uniform
+from tests.searchers.spaces import chain, parallel, random_spaces, space, within_one_step
+
+Objective = Callable[[Widths], float | None]
+Tried = dict[Widths, float | None]
+
+
+def netadapt(of: SearchSpace, max_trials: int = 200, **params: object) -> NetAdapt:
+    return NetAdapt(of, parse_params(NetAdapt, params), 0, max_trials)
+
+
+def ask_round(searcher: NetAdapt) -> list[Proposal]:
+    proposals = []
+    while isinstance(answer := searcher.ask(), Proposal):
+        proposals.append(answer)
+    return proposals
+
+
+def tell_round(searcher: NetAdapt, proposals: list[Proposal], objective: Objective) -> None:
+    for proposal in proposals:
+        score = objective(proposal.widths)
+        searcher.tell(proposal.id, Outcome(score, error=None if score is not None else "failed"))
+
+
+def rounds(searcher: NetAdapt, objective: Objective) -> list[list[Proposal]]:
+    all_rounds = []
+    while proposals := ask_round(searcher):
+        all_rounds.append(proposals)
+        tell_round(searcher, proposals, objective)
+    assert searcher.ask() == Done()
+    return all_rounds
+
+
+def run(searcher: NetAdapt | Uniform, objective: Objective) -> Tried:
+    tried: Tried = {}
+    while isinstance(answer := searcher.ask(), Proposal):
+        tried[answer.widths] = objective(answer.widths)
+        searcher.tell(answer.id, Outcome(tried[answer.widths]))
+    return tried
+
+
+def best(of: SearchSpace, tried: Tried) -> Widths:
+    scores = {w: score for w, score in tried.items() if score is not None and math.isfinite(score) and of.fits(w)}
+    return max(scores, key=scores.__getitem__)
+
+
+def damage(of: SearchSpace, sensitivity: list[float]) -> Objective:
+    """The score lost grows with the square of the share of channels removed, as measured on real layers it roughly does."""
+    return lambda w: -sum(s * (1 - a / d) ** 2 for s, a, d in zip(sensitivity, w, of.dense, strict=True))
+
+
+@pytest.fixture
+def branches() -> SearchSpace:
+    groups = [Group(f"branch{i}", 60) for i in range(4)]
+    return space(groups, parallel(groups), ratio=0.8)
+
+
+class TestSearch:
+    @pytest.mark.parametrize("harmless", range(4))
+    def test_it_finds_the_group_that_does_not_matter(self, branches, harmless):
+        sensitivity = [1.0] * 4
+        sensitivity[harmless] = 0.0
+        widths = best(branches, run(netadapt(branches), damage(branches, sensitivity)))
+        assert widths == tuple(12 if i == harmless else 60 for i in range(4))
+
+    def test_it_beats_the_uniform_ratio_at_the_same_budget(self):
+        groups = [Group(f"layer{i}", width) for i, width in enumerate([16, 32, 32, 64, 64])]
+        of = space(groups, chain(groups), ratio=0.4)
+        objective = damage(of, [8.0, 4.0, 0.2, 1.0, 0.5])
+        found = run(netadapt(of), objective)
+        control = run(Uniform(of, parse_params(Uniform, {}), 0, 200), objective)
+        assert objective(best(of, found)) > 0.5 * objective(best(of, control))  # at most half the damage
+
+    def test_the_winner_loses_least_per_cost_saved(self):
+        # Every channel costs the same and a round removes 10 of them; the second group can only give 40 at once.
+        groups = [Group("fine", 80), Group("coarse", 80, divisor=40)]
+        of = space(groups, parallel(groups), ratio=0.5)
+        searcher = netadapt(of, rounds=8, decay=1.0)
+        tell_round(searcher, ask_round(searcher), lambda w: 1.0 if w[0] < 80 else 0.0)  # round 1: fine
+        second = ask_round(searcher)
+        assert [p.widths for p in second] == [(60, 80), (70, 40)]
+        # Coarse loses twice the score but saves four times the cost, and with it the targets of rounds 2 to 5.
+        tell_round(searcher, second, lambda w: 0.9 if w == (60, 80) else 0.8)
+        assert [p.widths for p in ask_round(searcher)] == [(60, 40)]
+
+    def test_a_gain_in_score_wins_over_any_saving(self, branches):
+        searcher = netadapt(branches, rounds=4)
+        tell_round(searcher, ask_round(searcher), lambda w: 0.0)
+        second = ask_round(searcher)
+        tell_round(searcher, second, lambda w: {second[2].widths: 0.2, second[3].widths: 0.1}.get(w, -0.1))
+        assert all(p.widths[2] <= second[2].widths[2] for p in ask_round(searcher))
+
+    def test_of_several_gains_the_highest_score_wins_not_the_gain_per_saving(self):
+        groups = [Group("fine", 80), Group("coarse", 80, divisor=40)]
+        searcher = netadapt(space(groups, parallel(groups), ratio=0.5), rounds=8, decay=1.0)
+        tell_round(searcher, ask_round(searcher), lambda w: 0.1 if w[0] < 80 else 0.0)
+        tell_round(searcher, ask_round(searcher), lambda w: {(60, 80): 0.2, (70, 40): 0.3}[w])
+        assert [p.widths for p in ask_round(searcher)] == [(60, 40)]
+
+    def test_equal_scores_are_decided_by_the_order_of_the_groups(self, branches):
+        searcher = netadapt(branches, rounds=4)
+        first = ask_round(searcher)
+        tell_round(searcher, first, lambda w: 0.0)
+        assert all(p.widths[0] <= first[0].widths[0] for p in ask_round(searcher))
+
+    def test_the_order_of_telling_changes_nothing(self, branches):
+        objective = damage(branches, [1.0, 2.0, 0.5, 3.0])
+        in_order, shuffled = netadapt(branches), netadapt(branches)
+        shuffle = random.Random(0).shuffle
+        while proposals := ask_round(in_order):
+            others = ask_round(shuffled)
+            assert others == proposals
+            shuffle(others)
+            tell_round(in_order, proposals, objective)
+            tell_round(shuffled, others, objective)
+        assert shuffled.ask() == Done()
+
+
+class TestRounds:
+    def test_the_rounds_shrink_by_the_decay_and_end_on_the_budget(self):
+        groups = [Group("only", 10_000)]
+        of = space(groups, parallel(groups), ratio=0.1)
+        proposals = [proposal for [proposal] in rounds(netadapt(of, rounds=5, decay=0.5), lambda w: 0.0)]
+        costs = [of.cost(widths) for widths in (of.dense, *(p.widths for p in proposals))]
+        steps = [before - after for before, after in pairwise(costs)]
+        assert [b / a for a, b in pairwise(steps)] == pytest.approx([0.5] * 4, rel=0.01)
+        assert costs[-1] == of.budget.limit
+
+    def test_one_group_is_cut_at_a_time_and_the_note_says_which(self, branches):
+        first = ask_round(netadapt(branches, rounds=8, decay=1.0))
+        assert [p.widths for p in first] == [(54, 60, 60, 60), (60, 54, 60, 60), (60, 60, 54, 60), (60, 60, 60, 54)]
+        assert first[1].note == "round 1 of 8: branch1 60 → 54"
+
+    def test_a_whole_round_is_asked_before_anything_is_told(self, branches):
+        searcher = netadapt(branches)
+        first = ask_round(searcher)
+        assert len(first) == 4
+        for proposal in first:
+            assert searcher.ask() == Wait()
+            searcher.tell(proposal.id, Outcome(0.0))
+        assert isinstance(searcher.ask(), Proposal)
+
+    def test_rounds_that_a_coarse_cut_has_met_are_left_out(self):
+        # A step of 20 channels removes 49 % of what has to go, and the 1 channel of the small group the last 2 %.
+        groups = [Group("coarse", 80, divisor=20), Group("small", 2)]
+        notes = [r[0].note for r in rounds(netadapt(space(groups, parallel(groups)), rounds=10), lambda w: 0.0)]
+        assert [note.split(":")[0] for note in notes] == ["round 1 of 10", "round 5 of 10", "round 10 of 10"]
+
+    def test_it_runs_as_many_rounds_as_the_trials_allow_and_ten_at_most(self, branches):
+        assert netadapt(branches, max_trials=4).rounds == 1
+        assert netadapt(branches, max_trials=31).rounds == 7
+        assert netadapt(branches, max_trials=1000).rounds == 10
+
+    def test_where_no_group_is_enough_the_rest_is_carried_on(self):
+        groups = [Group(f"branch{i}", 20) for i in range(8)]
+        of = space(groups, parallel(groups), ratio=0.5)
+        searcher = netadapt(of, rounds=2)
+        all_rounds = rounds(searcher, damage(of, [float(i) for i in range(8)]))
+        # Each round must remove 2 of 8 branches' worth, and a branch is 1: cut to the minimum, least sensitive first.
+        assert [p.widths.index(1) for p in all_rounds[0]] == list(range(8))
+        assert len(all_rounds) > 2
+        assert sum(map(len, all_rounds)) <= searcher.planned_trials
+        assert within_one_step(of, best(of, dict.fromkeys((p.widths for p in all_rounds[-1]), 0.0)))
+
+    def test_the_last_trials_go_straight_for_the_budget(self):
+        groups = [Group(f"branch{i}", 20) for i in range(8)]
+        of = space(groups, parallel(groups), ratio=0.5)
+        [only] = rounds(netadapt(of, max_trials=8), lambda w: 0.0)
+        assert len(only) == 8
+        assert all(within_one_step(of, p.widths) and p.widths[i] == 1 for i, p in enumerate(only))
+
+    def test_what_the_last_trials_share_falls_on_dense_groups_too(self):
+        groups = [Group("wide", 60), *(Group(f"narrow{i}", 40) for i in range(3))]
+        of = space(groups, parallel(groups), ratio=0.5)
+        searcher = netadapt(of, max_trials=8, decay=1.0)
+        # Of 90 channels the wide group alone gives the first 45; for the other 45 no group is enough.
+        first, last = rounds(searcher, lambda w: 0.0)
+        assert [p.widths for p in first] == [(15, 40, 40, 40)]
+        assert last[1].note == "round 2 of 2: narrow0 40 → 1"
+        assert last[1].widths == (14, 1, 38, 37)  # 89 of 95 channels: 0.94 of each
+
+    @given(random_spaces(), st.integers(1, 40), st.floats(0.01, 1.0), st.integers(0, 2**16))
+    @settings(derandomize=True, deadline=None, max_examples=100)
+    def test_the_last_round_is_on_the_budget_however_few_the_trials(self, of, spare, decay, seed):
+        searcher = netadapt(of, max_trials=len(of.searchable) + spare, decay=decay)
+        noise = random.Random(seed)
+        all_rounds = rounds(searcher, lambda w: noise.random())
+        assert sum(map(len, all_rounds)) <= searcher.planned_trials
+        assert any(of.fits(p.widths) for p in all_rounds[-1])
+        assert all(within_one_step(of, p.widths) for r in all_rounds for p in r if of.fits(p.widths))
+
+
+class TestFailures:
+    @pytest.mark.parametrize("failure", [None, float("nan"), float("-inf"), float("inf")])
+    def test_a_failed_candidate_cannot_win(self, branches, failure):
+        widths = best(branches, run(netadapt(branches), lambda w: failure if w[0] < 60 else 0.0))
+        assert widths[0] == 60
+
+    def test_a_round_without_a_success_ends_the_search(self, branches):
+        searcher = netadapt(branches)
+        first = ask_round(searcher)
+        tell_round(searcher, first, lambda w: None)
+        assert searcher.ask() == Done()
+        assert searcher.ask() == Done()
+
+
+class TestRefusals:
+    def test_fewer_trials_than_groups(self, branches):
+        with pytest.raises(InvalidInput, match=r"^limits\.max_trials 3 is too few for netadapt.* 4 groups .* allow 4\.$"):
+            netadapt(branches, max_trials=3)
+
+    def test_more_rounds_than_trials(self, branches):
+        with pytest.raises(InvalidInput, match=r"^searcher\.params\.rounds 8 takes up to 32 trials .*at most 7 or allow"):
+            netadapt(branches, max_trials=31, rounds=8)
+        assert netadapt(branches, max_trials=32, rounds=8).rounds == 8
+
+    @pytest.mark.parametrize("params", [{"rounds": 0}, {"decay": 0.0}, {"decay": 1.1}, {"round": 3}])
+    def test_parameters_out_of_range(self, params):
+        with pytest.raises(ValidationError, match=next(iter(params))):
+            parse_params(NetAdapt, params)

@@ -1,0 +1,214 @@
+"""The dispatcher against Ray's Jobs API in memory, one round at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.database import Database
+from service.dispatcher import Dispatcher, LocalRay, RemoteRay
+from service.jobs.repository import JobRepository
+from service.jobs.states import State, locked, move
+from service.ray_jobs import RayJobs, RayUnavailable
+from tests.service.doubles import TOKEN, FakeInspect, FakeRay, a_job, make_settings
+
+
+@pytest.fixture
+def jobs(database: Database) -> JobRepository:
+    return JobRepository(database)
+
+
+def rounds(database: Database, ray: FakeRay, count: int = 1, most: int = 1) -> Dispatcher:
+    """Runs so many rounds of a new dispatcher, as after a restart."""
+
+    async def run() -> Dispatcher:
+        dispatcher = Dispatcher(database, ray, most)
+        async with await ray.connect() as client:
+            for _ in range(count):
+                await dispatcher.round(client)
+        return dispatcher
+
+    return asyncio.run(run())
+
+
+def another(database: Database, like: str) -> str:
+    """One more queued job for the same model and data."""
+    first = JobRepository(database).get(like)
+    _, _, job = a_job(model_id=first.model_id, dataset_id=first.dataset_id)
+    return JobRepository(database).add(job).id
+
+
+def test_a_queued_job_is_submitted_once(database: Database, jobs: JobRepository, ray: FakeRay, queued: str) -> None:
+    rounds(database, ray, count=3)
+    assert jobs.get(queued).state == State.STARTING
+    assert ray.submitted == {
+        f"{queued}-1": {
+            "entrypoint": f"run {queued} 1",
+            "submission_id": f"{queued}-1",
+            "runtime_env": {"env_vars": {"SECATEUR_DATA_DIR": "/data"}},
+            "metadata": {"name": "half", "job_id": queued},
+        }
+    }
+
+
+def test_jobs_run_first_in_first_out_and_not_too_many(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    order = [queued] + [another(database, queued) for _ in range(3)]
+    rounds(database, ray, count=2, most=2)
+    assert list(ray.submitted) == [f"{job}-1" for job in order[:2]]
+    jobs.end(order[0], 1, "It ended.")
+    rounds(database, ray, count=2, most=2)
+    assert list(ray.submitted) == [f"{job}-1" for job in order[:3]]
+
+
+@pytest.mark.parametrize("status", ["FAILED", "STOPPED", "SUCCEEDED"])
+def test_a_process_that_ended_without_a_word_fails_its_job(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str, status: str
+) -> None:
+    rounds(database, ray)
+    with database.write() as session:
+        move(session, locked(session, queued), State.RUNNING)
+    ray.statuses[f"{queued}-1"] = status
+    rounds(database, ray)
+    job = jobs.get(queued)
+    assert job.state == State.FAILED
+    assert job.reason is not None
+    assert "ended without a result" in job.reason
+    assert "secret" not in job.reason, "the process's log is not the job's reason"
+
+
+def test_a_running_job_that_ray_has_lost_fails(database: Database, jobs: JobRepository, ray: FakeRay, queued: str) -> None:
+    rounds(database, ray)
+    with database.write() as session:
+        move(session, locked(session, queued), State.RUNNING)
+    ray.statuses.clear()
+    rounds(database, ray)
+    assert jobs.get(queued).state == State.FAILED
+    assert "Ray no longer knows" in (jobs.get(queued).reason or "")
+
+
+def test_a_job_that_was_not_submitted_before_a_crash_is(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    jobs.start(queued)  # and the API dies before it calls Ray
+    rounds(database, ray)
+    assert list(ray.submitted) == [f"{queued}-1"]
+    assert jobs.get(queued).state == State.STARTING
+
+
+def test_submitting_what_ray_knows_is_no_error(ray: FakeRay) -> None:
+    async def twice() -> None:
+        async with await ray.connect() as client:
+            await client.submit("job-1", "x", {}, {})
+            await client.submit("job-1", "x", {}, {})
+
+    asyncio.run(twice())
+    assert list(ray.submitted) == ["job-1"]
+
+
+def test_a_job_that_ray_refuses_fails_with_its_reason(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    ray.refusal = "ValueError: no such runtime environment"
+    rounds(database, ray)
+    assert jobs.get(queued).state == State.FAILED
+    assert jobs.get(queued).reason == "Ray refused the job: ValueError: no such runtime environment"
+
+
+def test_a_cancelled_job_is_stopped_and_then_cancelled(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    rounds(database, ray)
+    assert jobs.cancel(queued).state == State.CANCELLING
+    rounds(database, ray)
+    assert ray.stopped == [f"{queued}-1"]
+    rounds(database, ray)
+    assert jobs.get(queued).state == State.CANCELLED
+    assert jobs.get(queued).reason == "Cancelled on request."
+
+
+def test_a_cancelled_job_that_ray_does_not_know_is_cancelled(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    jobs.start(queued)
+    jobs.cancel(queued)
+    rounds(database, ray)
+    assert jobs.get(queued).state == State.CANCELLED
+    assert ray.submitted == {}
+
+
+def test_an_end_that_comes_late_does_not_touch_a_newer_attempt(database: Database, jobs: JobRepository, queued: str) -> None:
+    jobs.start(queued)
+    jobs.end(queued, 0, "An older attempt.")
+    assert jobs.get(queued).state == State.STARTING
+
+
+def test_while_ray_is_away_jobs_wait(database: Database, jobs: JobRepository, ray: FakeRay, queued: str) -> None:
+    ray.down = True
+    with pytest.raises(RayUnavailable, match=r"Ray does not answer at http://ray\.test"):
+        rounds(database, ray)
+    assert jobs.get(queued).state == State.QUEUED
+
+
+def call(client: RayJobs, what: Callable[[RayJobs], Awaitable[object]]) -> None:
+    async def run() -> None:
+        async with client:
+            await what(client)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx2.Response(401), "refuses our token; set SECATEUR_RAY_AUTH_TOKEN"),
+        (httpx2.Response(503, text="Traceback …\nNo available agent"), "503 to GET /api/jobs/j: No available agent"),
+    ],
+)
+def test_what_is_wrong_with_ray_is_said_in_a_sentence(answer: httpx2.Response, said: str) -> None:
+    client = RayJobs("http://ray.test", None, httpx2.MockTransport(lambda _: answer))
+    with pytest.raises(RayUnavailable, match=said):
+        call(client, lambda ray: ray.find("j"))
+
+
+def test_the_local_jobs_find_the_same_data_and_no_secret(tmp_path: Path) -> None:
+    ray = LocalRay(make_settings(tmp_path))
+    assert ray.environment() == {
+        "SECATEUR_DATA_DIR": str(tmp_path),
+        "SECATEUR_STORE": str(tmp_path / "store"),
+        "SECATEUR_DATABASE_URL": f"sqlite:///{tmp_path / 'secateur.db'}",
+    }
+    _, _, job = a_job(id="job-1", attempt=3)
+    assert shlex.split(ray.command(job)) == [sys.executable, "-m", "service.run_job", "job-1", "--attempt", "3"]
+    with_password = make_settings(tmp_path, database_url="postgresql+psycopg://user:secret@host/db")
+    assert "secret" not in str(LocalRay(with_password).environment())
+
+
+def test_a_remote_cluster_uses_its_own_python_and_settings() -> None:
+    ray = RemoteRay("http://head:8265", None)
+    _, _, job = a_job(id="job-1", attempt=1)
+    assert ray.environment() == {}
+    assert ray.command(job) == "python -m service.run_job job-1 --attempt 1"
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_service_submits_on_its_own_and_says_at_the_end_whether_ray_is_needed(tmp_path: Path, live: bool) -> None:
+    ray = FakeRay()
+    app = create_app(make_settings(tmp_path / "data"), inspect=FakeInspect(), ray=ray)
+    with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        files = {"model": b"model", "data": b"data"}
+        if live:
+            job = client.post("/jobs", files=files, data={"job": '{"budget": {"ratio": 0.5}}'}).json()["id"]
+            while client.get(f"/jobs/{job}").json()["state"] == "queued":
+                pass
+            assert client.get("/readyz").json()["ready"] is True
+    assert ray.closed_with is live

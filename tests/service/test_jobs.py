@@ -1,0 +1,246 @@
+"""Creating jobs: what is accepted, what is refused and how that is said."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.service.doubles import group, model_inspection
+
+
+def changed(job: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of the job with one field set."""
+    copy: dict[str, Any] = json.loads(json.dumps(job))
+    *parents, last = path.split(".")
+    place = copy
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = value
+    return copy
+
+
+def test_a_job_is_queued_and_shown(api: TestClient, job_json: dict[str, Any]) -> None:
+    made = api.post("/jobs", json={**job_json, "name": "half"})
+    assert made.status_code == 202
+    job = made.json()
+    assert made.headers["location"] == f"/jobs/{job['id']}" == job["links"]["self"]
+    assert api.get(made.headers["location"]).json() == job
+    assert api.get("/jobs").json() == {"items": [job], "next": None}
+    assert (job["name"], job["state"], job["reason"]) == ("half", "queued", None)
+    assert job["spec"]["budget"] == {"metric": "macs", "ratio": 0.5, "max": None}
+    assert job["progress"]["planned"] > 0
+    assert (job["best"], job["baseline"], job["pareto"]) == (None, None, [])
+    events = api.get(f"/jobs/{job['id']}/events").json()["items"]
+    assert [(event["type"], event["data"]["state"]) for event in events] == [("state", "queued")]
+
+
+def test_a_dry_run_plans_and_makes_nothing(api: TestClient, job_json: dict[str, Any]) -> None:
+    planned = api.post("/jobs", params={"dry_run": True}, json=job_json)
+    assert planned.status_code == 200
+    plan = planned.json()
+    dense = 576 * 16 + 576 * 256 + 160
+    assert (plan["metric"], plan["dense"], plan["limit"], plan["least"]) == ("macs", dense, dense // 2, 576 * 2 + 10)
+    assert 0 < plan["planned_trials"] <= 200
+    assert [g["kept_because"] for g in plan["groups"]] == [None, None, "is an output of the network"]
+    assert api.get("/jobs").json()["items"] == []
+
+
+def test_a_form_uploads_and_queues_at_once(api: TestClient) -> None:
+    files = {"model": ("m.pt2", b"model"), "data": ("../d.npz", b"data")}
+    made = api.post("/jobs", files=files, data={"job": json.dumps({"budget": {"ratio": 0.5}})})
+    assert made.status_code == 202, made.text
+    assert made.json()["model"] == api.post("/models", content=b"model").json()["id"]
+    assert made.json()["dataset"] == api.post("/datasets", content=b"data").json()["id"]
+
+
+def test_a_form_takes_the_json_as_a_file_too(api: TestClient) -> None:
+    files: dict[str, Any] = {"model": b"model", "data": b"data", "job": ("job.json", b'{"budget": {"max": 50000}}')}
+    assert api.post("/jobs", files=files).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("files", "job", "field"),
+    [
+        ({"data": b"data"}, '{"budget": {"ratio": 0.5}}', "model"),
+        ({"model": b"model"}, '{"budget": {"ratio": 0.5}}', "data"),
+        ({"model": b"model", "data": b"data"}, "", "budget"),
+        ({"model": b"model", "data": b"data"}, "{", "job"),
+        ({"model": b"model", "data": b"data"}, '{"model": "m", "budget": {"ratio": 0.5}}', "job.model"),
+        ({"model": b"model", "data": b"data", "more": b"x"}, '{"budget": {"ratio": 0.5}}', "more"),
+        ({"model": b"bad", "data": b"data"}, '{"budget": {"ratio": 0.5}}', "model"),
+    ],
+)
+def test_a_form_that_is_incomplete_names_the_part(api: TestClient, files: dict[str, bytes], job: str, field: str) -> None:
+    refused = api.post("/jobs", files=files, data={"job": job} if job else {})
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "detail"),
+    [
+        ("budget.ratio", 1.5, "budget.ratio 1.5 should be less than 1."),
+        ("budget.ratio", 0, "budget.ratio 0 should be greater than 0."),
+        ("budget.ratio", "half", "budget.ratio 'half' should be a valid number, unable to parse"),
+        ("budget.ratio", 0.001, "budget.ratio 0.001 is out of reach: the smallest reachable is 0.0"),
+        ("budget.metric", "latency", "budget.metric 'latency' should be 'macs' or 'params'."),
+        ("budget", {"ratio": 0.5, "max": 5}, "give either ratio or max."),
+        ("budget", {"max": 10**9}, "budget.max 1000000000 prunes nothing"),
+        ("bugdet", {}, "bugdet {} is not a known field; check its spelling or leave it out."),
+        ("limits.max_trials", 0, "limits.max_trials 0 should be greater than or equal to 1."),
+        ("limits.max_trials", 1, "limits.max_trials 1 "),
+        ("seed", -1, "seed -1 should be greater than or equal to 0."),
+        ("searcher.name", "magic", "searcher.name 'magic' is unknown; use one of netadapt"),
+        ("searcher.params", {"heat": 3}, "searcher.params.heat 3 is not a known field"),
+        ("searcher.params", {"decay": 3}, "searcher.params.decay 3 should be less than or equal to 1."),
+        ("pruner.name", "l7", "pruner.name 'l7' is unknown; use one of apoz, l1."),
+        ("pruner.params", {"p": 1}, "pruner.params.p 1 is not a parameter of l1; it takes none."),
+        ("pruner", {"name": "apoz", "params": {"images": 0}}, "pruner.params.images 0 is not usable"),
+        ("pruner", {"name": "apoz", "params": {"images": "all"}}, "pruner.params.images 'all' is not usable"),
+        ("pruner.config_list", [], "pruner.config_list [] is not usable: list should have at least 1 item"),
+        ("pruner.config_list", [{}], "name layers by op_types or op_names."),
+        (
+            "pruner.config_list",
+            [{"op_types": ["Conv9d"]}],
+            "pruner.config_list.0.op_types 'Conv9d' is no layer type of this model; use default, Conv2d, Linear.",
+        ),
+        ("pruner.config_list", [{"op_names": ["convX"]}], "pruner.config_list.0.op_names 'convX' is no layer of this"),
+        ("pruner.config_list", [{"op_names": ["fc"]}], "cannot be pruned (is an output of the network); leave it out."),
+        ("pruner.config_list", [{"op_names": ["conv2"]}], "select all of conv2, shortcut."),
+        ("pruner.config_list", [{"op_types": ["Linear"]}], "pruner.config_list selects no prunable layer"),
+        ("name", "a\u0000b", "name 'a\\x00b' is not usable: use letters"),
+        ("model", "model-none", "There is no model 'model-none'; GET /models lists those there are."),
+        ("dataset", "../x", "There is no dataset '../x'; GET /datasets lists those there are."),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(
+    api: TestClient, job_json: dict[str, Any], path: str, value: Any, detail: str
+) -> None:
+    refused = api.post("/jobs", json=changed(job_json, path, value))
+    assert refused.status_code in (404, 422), refused.text
+    problem = refused.json()
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert detail in problem["detail"]
+    assert problem["detail"].endswith(".")
+    assert "\n" not in problem["detail"]
+    assert "Traceback" not in refused.text
+    assert api.get("/jobs").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"budget": {"ratio": NaN}}',
+        b'{"resources": {"gpus": 1e999}}',
+        b"[" * 100_000,
+        b'{"seed": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(api: TestClient, body: bytes) -> None:
+    refused = api.post("/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["field"] == "body"
+
+
+def test_a_body_of_another_kind_or_size_is_refused(api: TestClient) -> None:
+    text = api.post("/jobs", content=b"{}", headers={"Content-Type": "text/yaml"})
+    large = api.post("/jobs", content=b" " * (2**20 + 1), headers={"Content-Type": "application/json"})
+    boundless = api.post("/jobs", content=b"x", headers={"Content-Type": "multipart/form-data"})
+    assert (text.status_code, large.status_code, boundless.status_code) == (415, 413, 422)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "detail"),
+    [
+        ({}, {"shape": [8, 8, 1]}, "save x.transpose(0, 3, 1, 2)."),
+        ({}, {"shape": [3, 8, 8]}, "holds images of shape [3, 8, 8], but the model takes [1, 8, 8]; make the arrays"),
+        ({}, {"labels": [0, 10]}, "has the label 10, but the model's 10 outputs stand for labels 0 to 9; renumber"),
+        ({}, {"labels": [-1, 9]}, "has the label -1, "),
+        ({"outputs": [{"shape": [None, 4, 4]}]}, {}, "model is no classifier"),
+        ({"inputs": model_inspection()["inputs"] * 2}, {}, "model takes 2 inputs"),
+        (
+            {"groups": [group("c", 16, frozen="is used twice"), group("d", 16, frozen="likewise")]},
+            {},
+            "every group of this model is frozen",
+        ),
+    ],
+)
+def test_a_model_and_data_that_do_not_fit_are_refused(
+    api: TestClient, model: dict[str, Any], data: dict[str, Any], detail: str
+) -> None:
+    model_id = api.post("/models", content=json.dumps(model).encode()).json()["id"]
+    dataset_id = api.post("/datasets", content=json.dumps(data).encode()).json()["id"]
+    refused = api.post("/jobs", json={"model": model_id, "dataset": dataset_id, "budget": {"ratio": 0.5}})
+    assert refused.status_code == 422
+    assert detail in refused.json()["detail"]
+
+
+def test_a_free_size_of_the_model_fits_any_image(api: TestClient) -> None:
+    inspection = {"inputs": [{"shape": [None, 1, None, None], "dtype": "float32"}]}
+    model = api.post("/models", content=json.dumps(inspection).encode()).json()["id"]
+    dataset = api.post("/datasets", content=b'{"shape": [1, 28, 28]}').json()["id"]
+    assert api.post("/jobs", json={"model": model, "dataset": dataset, "budget": {"ratio": 0.5}}).status_code == 202
+
+
+def test_later_rules_win_and_a_group_needs_all_of_its_layers(api: TestClient, job_json: dict[str, Any]) -> None:
+    rules = [{"op_types": ["default"]}, {"op_names": ["shortcut"], "exclude": True}]
+    plan = api.post("/jobs", params={"dry_run": True}, json=changed(job_json, "pruner", {"config_list": rules})).json()
+    kept = {g["name"]: g["kept_because"] for g in plan["groups"]}
+    assert kept["conv1"] is None
+    assert kept["conv2"] == "pruner.config_list does not select all of its layers"
+    assert plan["least"] == 576 + 576 * 16 + 160
+
+
+def test_one_key_makes_one_job(api: TestClient, job_json: dict[str, Any]) -> None:
+    headers = {"Idempotency-Key": "k-1"}
+    first = api.post("/jobs", json=job_json, headers=headers)
+    reordered = dict(reversed(job_json.items()))
+    again = api.post("/jobs", json=reordered, headers=headers)
+    assert first.json() == again.json()
+    other = api.post("/jobs", json={**job_json, "seed": 1}, headers=headers)
+    assert other.status_code == 422
+    assert first.json()["id"] in other.json()["detail"]
+    assert len(api.get("/jobs").json()["items"]) == 1
+
+
+def test_one_key_makes_one_job_under_concurrency(api: TestClient, job_json: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: api.post("/jobs", json=job_json, headers={"Idempotency-Key": "k"}), range(24)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert len(api.get("/jobs").json()["items"]) == 1
+
+
+def test_a_key_that_is_none_is_refused(api: TestClient, job_json: dict[str, Any]) -> None:
+    refused = api.post("/jobs", json=job_json, headers={"Idempotency-Key": "x" * 256})
+    assert refused.status_code == 422
+    assert refused.json()["field"] == "Idempotency-Key"
+
+
+def test_cancelling_a_queued_job_twice_is_the_same_as_once(api: TestClient, job_json: dict[str, Any]) -> None:
+    job = api.post("/jobs", json=job_json).json()["id"]
+    first, second = api.post(f"/jobs/{job}/cancel"), api.post(f"/jobs/{job}/cancel")
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+    assert first.json()["state"] == "cancelled"
+    assert first.json()["finished_at"] is not None
+
+
+def test_what_is_not_there_yet(api: TestClient, job_json: dict[str, Any]) -> None:
+    job = api.post("/jobs", json=job_json).json()["id"]
+    assert api.get(f"/jobs/{job}/checkpoints").json() == {"items": [], "next": None}
+    early = api.get(f"/jobs/{job}/checkpoint")
+    assert early.status_code == 409
+    assert "is queued" in early.json()["detail"]
+    assert api.get(f"/jobs/{job}/trials").json() == {"items": [], "next": None}
+    assert api.get(f"/jobs/{job}/trials/0").status_code == 404
+    assert api.get(f"/jobs/{job}/checkpoint", params={"format": "pickle"}).status_code == 422

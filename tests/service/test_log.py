@@ -1,0 +1,271 @@
+"""The running job's log on the tables: order of the record, fencing, and what the API shows of it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from searchers.base import Asked, Outcome, Proposal, Told
+from service.app import create_app
+from service.context import Context
+from service.database import Database
+from service.jobs.log import DatabaseLog, NotWanted
+from service.jobs.repository import JobRepository
+from service.jobs.states import State, locked, move
+from service.store import Store
+from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
+from workers.log import Artefact, JobLog, Measurement, Plan, Worker
+
+DENSE = Measurement(metric=0.98, macs=160_000, params=2_000, size_bytes=40_000, latency_ms=1.0)
+BEST = Measurement(metric=0.97, macs=40_000, params=900, size_bytes=20_000, latency_ms=0.5)
+WORKER = Worker("node-1", 4711)
+
+
+def plan(macs: int = 1000) -> Plan:
+    return Plan(widths={"conv1": 8}, sparsity={"conv1": 0.5}, macs=macs, params=500)
+
+
+def started(database: Database, job_id: str) -> int:
+    job = JobRepository(database).start(job_id)
+    assert job is not None
+    return job.attempt
+
+
+@pytest.fixture
+def log(database: Database, store: Store, queued: str) -> DatabaseLog:
+    log = DatabaseLog(database, store, queued, started(database, queued))
+    log.running(20)
+    return log
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_record_keeps_the_order_of_asks_and_tells(log: DatabaseLog, seed: int) -> None:
+    rng = random.Random(seed)
+    expected: list[Asked | Told] = []
+    pending: list[int] = []
+    for number in range(30):
+        proposal = Proposal(number, (rng.randint(1, 16), 2), f"round {number}: ⊕")
+        log.asked(proposal, plan())
+        expected.append(Asked(proposal))
+        pending.append(number)
+        while pending and rng.random() < 0.5:
+            told = pending.pop(rng.randrange(len(pending)))
+            log.started(told)
+            failed = rng.random() < 0.2
+            outcome = Outcome(None, None, "It died.") if failed else Outcome(-rng.random() / 3, rng.random())
+            log.told(told, outcome, None if failed else 0.1, None if failed else WORKER)
+            expected.append(Told(told, outcome))
+    assert list(log.record()) == expected  # floats too: replay compares for equality
+
+
+def test_another_process_reads_the_same_record(log: DatabaseLog, database: Database, store: Store, queued: str) -> None:
+    log.asked(Proposal(0, (3, 4), "first"), plan())
+    assert list(DatabaseLog(database, store, queued, 2).record()) == [Asked(Proposal(0, (3, 4), "first"))]
+
+
+WRITES: list[Callable[[JobLog], Any]] = [
+    lambda log: log.asked(Proposal(1, (1,)), plan()),
+    lambda log: log.started(0),
+    lambda log: log.told(0, Outcome(0.5), 1.0, WORKER),
+    lambda log: log.finishing(),
+    lambda log: log.progress("epoch 1"),
+    lambda log: log.succeeded(0, DENSE, BEST, []),
+    lambda log: log.failed("no"),  # type: ignore[attr-defined]
+]
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("why", ["older attempt", "cancelling", "failed"])
+def test_a_process_that_is_not_wanted_changes_nothing(
+    log: DatabaseLog, database: Database, queued: str, write: Callable[[JobLog], Any], why: str
+) -> None:
+    log.asked(Proposal(0, (1,)), plan())
+    with database.write() as session:
+        job = locked(session, queued)
+        if why == "older attempt":
+            job.attempt += 1
+        else:
+            move(session, job, State(why))
+    before = snapshot(database, queued)
+    with pytest.raises(NotWanted):
+        write(log)
+    assert snapshot(database, queued) == before
+
+
+def snapshot(database: Database, job_id: str) -> list[Any]:
+    jobs = JobRepository(database)
+    job = jobs.get(job_id)
+    events, _ = jobs.events(job_id, 500, None)
+    trials, _ = jobs.trials(job_id, 500, None)
+    return [job.state, job.sequence, job.best, len(events), [(t.number, t.state, t.told_sequence) for t in trials]]
+
+
+def test_a_trial_is_told_once_and_only_if_asked(log: DatabaseLog) -> None:
+    log.asked(Proposal(0, (1,)), plan())
+    log.told(0, Outcome(0.5), 1.0, WORKER)
+    with pytest.raises(ValueError, match="told already"):
+        log.told(0, Outcome(0.6), 1.0, WORKER)
+    with pytest.raises(ValueError, match="never asked"):
+        log.started(1)
+
+
+@pytest.mark.parametrize("figure", [float("nan"), float("inf"), float("-inf")])
+def test_a_figure_that_is_no_number_is_refused(log: DatabaseLog, figure: float) -> None:
+    log.asked(Proposal(0, (1,)), plan())
+    with pytest.raises(ValueError, match="trial 0"):
+        log.told(0, Outcome(figure), 1.0, WORKER)
+
+
+class Finished:
+    """An API with one job whose log the test writes."""
+
+    def __init__(self, client: TestClient, log: DatabaseLog, job: str, files: dict[str, bytes]) -> None:
+        self.client, self.log, self.job, self.files = client, log, job, files
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Any:
+    ray = FakeRay()
+    ray.down = True
+    app = create_app(make_settings(tmp_path / "data"), inspect=FakeInspect(), ray=ray)
+    with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        files = {"model": b"model", "data": b"data"}
+        body = '{"name": "my net!", "budget": {"metric": "macs", "max": 50000}}'
+        job = client.post("/jobs", files=files, data={"job": body}).json()["id"]
+        context: Context = app.state.context
+        log = DatabaseLog(context.database, context.store, job, started(context.database, job))
+        log.running(5)
+        scores = [(90_000, -0.1), (49_000, -0.2), (40_000, -0.25), (45_000, -0.3)]
+        for number, (macs, score) in enumerate(scores):
+            log.asked(Proposal(number, (8, 16), f"trial {number}"), plan(macs))
+            log.started(number)
+            log.told(number, Outcome(score, 0.9 + score / 10), 0.5, WORKER)
+        log.asked(Proposal(4, (1, 1), "last"), plan(10))
+        log.started(4)
+        contents = {"pt2": b"p" * 1000, "safetensors": b"s", "recipe": b"{}"}
+        for form, content in contents.items():
+            (tmp_path / form).write_bytes(content)
+        yield Finished(client, log, job, contents)
+
+
+def succeed(finished: Finished, folder: Path) -> dict[str, Any]:
+    finished.log.told(4, Outcome(None, None, "The network has no classes left."), None, None)
+    finished.log.finishing()
+    finished.log.succeeded(2, DENSE, BEST, [Artefact(form, folder / form) for form in finished.files])
+    job: dict[str, Any] = finished.client.get(f"/jobs/{finished.job}").json()
+    return job
+
+
+def test_progress_while_running(finished: Finished) -> None:
+    job = finished.client.get(f"/jobs/{finished.job}").json()
+    assert job["state"] == "running"
+    assert job["progress"] == {
+        "planned": 5,
+        "finished": 4,
+        "succeeded": 4,
+        "failed": 0,
+        "running": 1,
+        "best_trial": 1,  # trial 0 scores higher but is over the budget
+        "best_score": -0.2,
+        "best_metric": pytest.approx(0.88),
+    }
+    assert job["counts"] == {"pending": 0, "running": 1, "succeeded": 4, "failed": 0}
+    assert [point["trial"] for point in job["pareto"]] == [2, 1, 0]  # 3 costs more than 2 and scores less
+
+
+def test_a_finished_job_shows_best_and_baseline(finished: Finished, tmp_path: Path) -> None:
+    job = succeed(finished, tmp_path)
+    assert job["state"] == "succeeded"
+    assert job["best"] == {
+        "trial": 2,
+        "metric": 0.97,
+        "macs": 40_000,
+        "params": 900,
+        "size_bytes": 20_000,
+        "latency_ms": 0.5,
+        "budget_ratio": 0.25,
+    }
+    assert (job["baseline"]["trial"], job["baseline"]["macs"], job["baseline"]["budget_ratio"]) == (None, 160_000, 1.0)
+    assert job["started_at"] < job["finished_at"]
+    refused = finished.client.post(f"/jobs/{finished.job}/cancel")
+    assert refused.status_code == 409
+    assert "is succeeded and cannot become cancelling" in refused.json()["detail"]
+
+
+def test_trials_show_proposal_and_outcome(finished: Finished, tmp_path: Path) -> None:
+    succeed(finished, tmp_path)
+    path = f"/jobs/{finished.job}/trials"
+    first, last = finished.client.get(f"{path}/0").json(), finished.client.get(f"{path}/4").json()
+    assert first["proposal"] == {"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}, "macs": 90_000, "params": 500}
+    assert first["outcome"] == {
+        "score": -0.1,
+        "metric": pytest.approx(0.89),
+        "macs": 90_000,
+        "params": 500,
+        "latency_ms": None,
+        "error": None,
+    }
+    assert (first["worker"], first["evaluate_seconds"], first["attempts"]) == ({"node": "node-1", "pid": 4711}, 0.5, 1)
+    assert (last["state"], last["worker"], last["outcome"]["error"]) == (
+        "failed",
+        None,
+        "The network has no classes left.",
+    )
+    page = finished.client.get(path, params={"limit": 3}).json()
+    rest = finished.client.get(path, params={"limit": 3, "after": page["next"]}).json()
+    assert [trial["number"] for trial in page["items"] + rest["items"]] == [0, 1, 2, 3, 4]
+    assert rest["next"] is None
+    assert finished.client.get(path, params={"after": "9" * 18}).json()["items"] == []
+    for bad in ("9" * 25, "-1", "x"):
+        assert finished.client.get(path, params={"after": bad}).status_code == 422
+
+
+def test_events_resume_after_the_last_seen(finished: Finished, tmp_path: Path) -> None:
+    path = f"/jobs/{finished.job}/events"
+    before = finished.client.get(path).json()["items"]
+    succeed(finished, tmp_path)
+    new = finished.client.get(path, params={"after": before[-1]["id"]}).json()["items"]
+    assert [(event["type"], event["data"].get("state")) for event in new] == [
+        ("trial", "failed"),
+        ("state", "finishing"),
+        ("state", "succeeded"),
+    ]
+
+
+@pytest.mark.parametrize(("form", "extension"), [("pt2", "pt2"), ("safetensors", "safetensors"), ("recipe", "json")])
+def test_a_checkpoint_is_pulled_whole(finished: Finished, tmp_path: Path, form: str, extension: str) -> None:
+    succeed(finished, tmp_path)
+    pulled = finished.client.get(f"/jobs/{finished.job}/checkpoint", params={"format": form})
+    assert pulled.content == finished.files[form]
+    assert pulled.headers["etag"] == f'"{hashlib.sha256(pulled.content).hexdigest()}"'
+    assert pulled.headers["content-disposition"] == f'attachment; filename="{finished.job}.{extension}"'
+    (kept,) = finished.client.get(f"/jobs/{finished.job}/checkpoints").json()["items"]
+    assert (kept["trial"], kept["metric"]) == (2, 0.97)
+    (file,) = (file for file in kept["files"] if file["format"] == form)
+    assert finished.client.get(file["href"]).content == pulled.content
+    assert (f'"{file["sha256"]}"', file["size"]) == (pulled.headers["etag"], len(pulled.content))
+
+
+def test_a_broken_download_is_resumed(finished: Finished, tmp_path: Path) -> None:
+    succeed(finished, tmp_path)
+    path = f"/jobs/{finished.job}/checkpoint"
+    etag = finished.client.get(path).headers["etag"]
+    rest = finished.client.get(path, headers={"Range": "bytes=900-", "If-Range": etag})
+    assert (rest.status_code, rest.content) == (206, finished.files["pt2"][900:])
+    changed = finished.client.get(path, headers={"Range": "bytes=900-", "If-Range": '"other"'})
+    assert (changed.status_code, len(changed.content)) == (200, 1000)
+
+
+@pytest.mark.parametrize(("value", "status"), [("bytes=5000-", 416), ("lines=1-2", 400), ("bytes=9-1", 400)])
+def test_a_bad_range_is_a_problem_document(finished: Finished, tmp_path: Path, value: str, status: int) -> None:
+    succeed(finished, tmp_path)
+    refused = finished.client.get(f"/jobs/{finished.job}/checkpoint", headers={"Range": value})
+    assert refused.status_code == status
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["detail"].startswith(f"Range '{value}' does not fit")

@@ -1,0 +1,136 @@
+"""A whole job on a real Ray: searched in several processes, removed for real, exported, and measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from safetensors.torch import load
+
+from pruners.errors import InvalidInput, JobFailed
+from pruners.graph.modules import build_module
+from pruners.graph.program import read_program
+from searchers.base import Asked, Told
+from tests.digits import digits
+from tests.workers.logs import ListLog
+from workers.data import load as load_data
+from workers.evaluator import Evaluator
+from workers.job import run_job
+from workers.spec import JobSpec
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def spec(**fields: object) -> JobSpec:
+    return JobSpec.model_validate({"budget": {"ratio": 0.5}, "limits": {"max_trials": 30}, **fields})
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_job_from_start_to_end(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    run_job(spec(recovery={"final_epochs": 2}), *files, tmp_path, log)
+    assert log.phases == ["running", "finishing", "succeeded"]
+    assert log.baseline is not None
+    assert log.best is not None
+    assert log.best.macs <= log.baseline.macs // 2
+    assert log.best.params < log.baseline.params
+    assert log.best.size_bytes < log.baseline.size_bytes
+    asked = [entry.proposal for entry in log.entries if isinstance(entry, Asked)]
+    told = [entry for entry in log.entries if isinstance(entry, Told)]
+    assert sorted(entry.proposal_id for entry in told) == [proposal.id for proposal in asked]
+    assert set(log.began) == {proposal.id for proposal in asked}
+    assert all(worker is not None and worker.pid != os.getpid() for worker in log.workers)
+    assert "epoch 2 of 2" in " ".join(log.messages)
+
+    pt2 = tmp_path / "winner.pt2"
+    pt2.write_bytes(log.artefacts["pt2"])
+    network = build_module(read_program(pt2))
+    assert sum(parameter.numel() for parameter in network.parameters()) == log.best.params
+    test = load_data(files[1], 0).test
+    with torch.inference_mode():
+        correct = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in test.batches())
+    assert correct / len(test) == log.best.metric
+
+    weights, recipe = load(log.artefacts["safetensors"]), json.loads(log.artefacts["recipe"])
+    assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+    dense = build_module(read_program(files[0])).state_dict()
+    for name, tensor in weights.items():
+        shape = list(dense[name].shape)
+        for dim, kept in recipe["keep"].get(name, {}).items():
+            shape[int(dim)] = len(kept)
+        assert list(tensor.shape) == shape
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_second_attempt_ends_as_the_first_would_have(files: tuple[Path, Path], tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "resumed")]
+    for folder in folders:
+        folder.mkdir()
+    whole = ListLog()
+    run_job(spec(), *files, folders[0], whole)
+    resumed = ListLog(entries=whole.entries[: len(whole.entries) // 2])
+    run_job(spec(), *files, folders[1], resumed)
+    widths = [entry.proposal.widths for entry in whole.entries if isinstance(entry, Asked)]
+    assert [entry.proposal.widths for entry in resumed.entries if isinstance(entry, Asked)] == widths
+    assert resumed.trial == whole.trial
+    assert resumed.artefacts["recipe"] == whole.artefacts["recipe"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    with pytest.raises(JobFailed, match="within the budget"):
+        run_job(spec(limits={"max_trials": 30, "max_seconds": 1}), *files, tmp_path, log)
+    assert "succeeded" not in log.phases
+
+
+def test_an_impossible_job_is_refused_before_any_trial(files: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"budget\.ratio 0\.0001"):
+        run_job(spec(budget={"ratio": 0.0001}), *files, tmp_path, ListLog())
+
+
+def test_the_dense_network_scores_nought(files: tuple[Path, Path]) -> None:
+    data = load_data(files[1], 0)
+    evaluator = Evaluator(files[0], data, spec(recovery={"batchnorm_images": 0}))
+    dense = [group.width for group in evaluator.coupling.prunable]
+    assert evaluator.evaluate(dense).score == pytest.approx(0, abs=1e-6)  # the same sums, in the same order
+    halved = evaluator.evaluate([width // 2 for width in dense])
+    assert halved.score is not None
+    assert halved.score < -0.01
+
+
+def test_recalibration_helps_a_cut_network(files: tuple[Path, Path]) -> None:
+    data = load_data(files[1], 0)
+    raw, recalibrated = (Evaluator(files[0], data, spec(recovery={"batchnorm_images": images})) for images in (0, 256))
+    widths = [group.width * 3 // 4 for group in raw.coupling.prunable]
+    before, after = raw.evaluate(widths).score, recalibrated.evaluate(widths).score
+    assert before is not None
+    assert after is not None
+    assert after > before
+
+
+def test_a_plan_that_breaks_is_a_failed_outcome(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = Evaluator(files[0], load_data(files[1], 0), spec())
+
+    def out_of_memory(widths: object) -> None:
+        raise RuntimeError("out of memory\nand a long trace")
+
+    monkeypatch.setattr(evaluator, "network", out_of_memory)
+    outcome = evaluator.evaluate([group.width for group in evaluator.coupling.prunable])
+    assert outcome.score is None
+    assert outcome.error == "RuntimeError: out of memory"

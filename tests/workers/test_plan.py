@@ -1,0 +1,90 @@
+"""From an inspection and a specification to the search: which groups vary, and how refusals read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pruners.cost import CostModel, Linear, Polynomial, Term
+from pruners.errors import InvalidInput
+from workers.plan import make_searcher, make_space, refusal, selected_groups
+from workers.spec import JobSpec, LayerRule
+
+
+def group(name: str, *layers: str, kind: str = "Conv2d", frozen: str | None = None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "width": 8,
+        "divisor": 1,
+        "minimum": 1,
+        "layers": list(layers),
+        "types": [kind] * len(layers),
+        "residual": False,
+        "frozen_reason": frozen,
+    }
+
+
+GROUPS = [
+    group("a", "a"),
+    group("head", "head", kind="Linear", frozen="is an output of the network"),
+    group("b", "b", "shortcut"),
+    group("c", "c", kind="Linear"),
+]
+
+
+def cost() -> CostModel:
+    """A chain a → b → c: over the three groups that are not frozen."""
+    widths = [Linear(0, {i: 1}) for i in range(3)]
+    polynomial = Polynomial([Term(1, widths[0]), Term(1, widths[0], widths[1]), Term(1, widths[1], widths[2])], 3)
+    return CostModel([1, 1, 1], {"macs": polynomial, "params": polynomial})
+
+
+@pytest.mark.parametrize(
+    ("rules", "selected"),
+    [
+        ([{"op_types": ["default"]}], {"a", "b", "c"}),
+        ([{"op_types": ["Conv2d"]}], {"a", "b"}),
+        ([{"op_types": ["Conv2d"]}, {"op_names": ["c"]}], {"a", "b", "c"}),
+        ([{"op_types": ["default"]}, {"op_names": ["shortcut"], "exclude": True}], {"a", "c"}),
+        ([{"op_names": ["a"], "exclude": True}, {"op_types": ["default"]}], {"a", "b", "c"}),
+        ([{"op_types": ["Linear"], "op_names": ["a", "c"]}], {"c"}),
+        ([{"op_types": ["default"]}, {"op_names": ["head"], "exclude": True}], {"a", "b", "c"}),
+    ],
+)
+def test_rules_select_groups_and_later_ones_win(rules: list[dict[str, Any]], selected: set[str]) -> None:
+    assert selected_groups(GROUPS, [LayerRule.model_validate(rule) for rule in rules]) == selected
+
+
+def test_groups_that_are_not_selected_keep_their_width() -> None:
+    spec = JobSpec.model_validate(
+        {"budget": {"ratio": 0.5}, "pruner": {"config_list": [{"op_types": ["Conv2d"]}], "round_to": 2}}
+    )
+    space = make_space(GROUPS, cost(), spec)
+    assert [g.name for g in space.groups] == ["a", "b", "c"]
+    assert space.least == (2, 2, 8)
+    assert space.budget.limit == (8 + 64 + 64) // 2
+    searcher = make_searcher(space, spec)
+    assert 0 < searcher.planned_trials <= spec.limits.max_trials
+
+
+def test_a_searchers_parameters_are_named_in_full() -> None:
+    spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, "searcher": {"name": "netadapt", "params": {"rounds": "many"}}})
+    with pytest.raises(InvalidInput, match=r"^searcher\.params\.rounds 'many' should be a valid integer"):
+        make_searcher(make_space(GROUPS, cost(), spec), spec)
+
+
+@pytest.mark.parametrize(
+    ("sent", "sentence"),
+    [
+        ({}, "budget is missing; add it."),
+        ({"budget": {"ratio": 2}}, "budget.ratio 2 should be less than 1."),
+        ({"budget": {"ratio": 0.5}, "sede": 1}, "sede 1 is not a known field; check its spelling or leave it out."),
+        ({"budget": {}}, "budget {} is not usable: give either ratio or max."),
+    ],
+)
+def test_pydantics_errors_become_sentences(sent: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        JobSpec.model_validate(sent)
+    assert str(refusal(refused.value.errors())) == sentence

@@ -1,0 +1,98 @@
+"""The recorded search: every ask and tell is on record, and a new attempt goes on where the record ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pruners.cost import CostModel, Linear, Polynomial, Term
+from searchers import SEARCHERS
+from searchers.base import Done, Outcome, Proposal, Searcher, Wait
+from searchers.space import Budget, Group, SearchSpace
+from tests.workers.logs import ListLog
+from workers.log import Plan
+from workers.search import RecordedSearch
+from workers.spec import Limits
+
+
+def searcher(max_trials: int = 40) -> Searcher:
+    cost = CostModel([1, 1, 1], {"macs": Polynomial([Term(1, Linear(0, {0: 1, 1: 1, 2: 1}))], 3)})
+    space = SearchSpace([Group(f"g{i}", 20) for i in range(3)], cost, Budget.of("macs", 60, ratio=0.5))
+    kind = SEARCHERS["netadapt"]
+    return kind(space, kind.Params.model_validate({"rounds": 5}), 0, max_trials)
+
+
+def describe(proposal: Proposal) -> Plan:
+    return Plan({}, {}, sum(proposal.widths), sum(proposal.widths))
+
+
+def result(widths: Sequence[int]) -> dict[str, object]:
+    score = -float(sum((width - best) ** 2 for width, best in zip(widths, (20, 5, 5), strict=True)))
+    return {"score": score, "metric": 0.5, "error": None, "evaluate_seconds": 0.1, "node": "n", "process": 1}
+
+
+def run(search: RecordedSearch, stop_after: int | None = None) -> list[Proposal]:
+    asked: list[Proposal] = []
+    while stop_after is None or len(asked) < stop_after:
+        answer = search.ask()
+        if isinstance(answer, Done):
+            break
+        assert not isinstance(answer, Wait)
+        asked.append(answer)
+        search.tell(answer.id, result(answer.widths))
+    return asked
+
+
+def test_a_new_attempt_continues_the_search() -> None:
+    whole = ListLog()
+    everything = run(RecordedSearch(searcher(), whole, describe, Limits(max_trials=40)))
+    for cut in range(1, len(everything)):
+        log = ListLog()
+        first = RecordedSearch(searcher(), log, describe, Limits(max_trials=40))
+        run(first, stop_after=cut)
+        first.ask()  # in flight when the attempt dies
+        rest = run(RecordedSearch(searcher(), log, describe, Limits(max_trials=40)))
+        done = [entry for entry in log.entries if hasattr(entry, "outcome")]
+        assert [proposal.widths for proposal in everything[cut:]] == [proposal.widths for proposal in rest]
+        assert len(done) == len(everything)
+
+
+def test_limits_end_the_search() -> None:
+    assert len(run(RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=4)))) == 4
+
+
+def test_the_deadline_stops_new_trials_but_hears_running_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("workers.search.time.monotonic", lambda: now[0])
+    log = ListLog()
+    search = RecordedSearch(searcher(), log, describe, Limits(max_trials=40, max_seconds=10))
+    running = search.ask()
+    assert isinstance(running, Proposal)
+    now[0] = 10.0
+    assert isinstance(search.ask(), Done)
+    search.tell(running.id, result(running.widths))
+    assert search.outcomes[running.id].score is not None
+
+
+def test_lost_workers_and_failures_are_outcomes() -> None:
+    log = ListLog()
+    search = RecordedSearch(searcher(), log, describe, Limits(max_trials=40))
+    first, second = search.ask(), search.ask()
+    assert isinstance(first, Proposal)
+    assert isinstance(second, Proposal)
+    search.tell(first.id, None)
+    search.tell(second.id, {**result(second.widths), "score": None, "error": "Out of memory."})
+    assert search.outcomes[first.id] == Outcome(None, error="The worker was lost; see the job's log.")
+    assert search.outcomes[second.id].error == "Out of memory."
+
+
+def test_the_best_fits_the_budget_and_the_earlier_of_equals_wins() -> None:
+    search = RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=40))
+    assert search.best(lambda widths: True) is None
+    proposals = run(search)
+    best = search.best(lambda widths: sum(widths) <= 30)
+    assert best is not None
+    assert sum(best.widths) <= 30
+    scores = {p.id: search.outcomes[p.id].score for p in proposals if sum(p.widths) <= 30}
+    assert search.outcomes[best.id].score == max(score for score in scores.values() if score is not None)

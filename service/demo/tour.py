@@ -52,7 +52,7 @@ def tour() -> None:
         data = make_data(folder / "digits.npz")
         model = train_network(data)
         console.print("2. Starting the service (SQLite, a Ray of its own on this machine) …")
-        with _service(folder / "data") as client:
+        with serving(folder / "data") as client:
             console.print(f"3. Posting the job to {client.url}: half of the MACs, searched by NetAdapt …")
             job = client.submit(
                 model,
@@ -72,8 +72,8 @@ def tour() -> None:
 
 
 @contextmanager
-def _service(data_dir: Path) -> Iterator[Client]:
-    """The real thing, ``secateur serve``, in a process of its own on a free port."""
+def serving(data_dir: Path) -> Iterator[Client]:
+    """A client of the real thing: ``secateur serve`` in a process of its own, on a free port, its files in ``data_dir``."""
     data_dir.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pruners.errors import SecateurError
@@ -101,6 +101,9 @@ class DatabaseLog(JobLog):
     def finishing(self) -> None:
         with self._writing() as (session, job):
             move(session, job, State.FINISHING)
+            # What was planned was the most there could be; from now on progress means the trials there were.
+            trials = select(func.count()).select_from(Trial).where(Trial.job_id == job.id)
+            job.planned_trials = session.scalars(trials).one()
 
     def progress(self, message: str) -> None:
         with self._writing() as (session, job):

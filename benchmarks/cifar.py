@@ -140,19 +140,56 @@ def table(results: list[dict[str, object]]) -> Table:
     return shown
 
 
+def plot(results: list[dict[str, object]], path: Path) -> None:
+    """Accuracy against MACs: a point per seed, a line through the means."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    dense = float(str(results[0]["dense_accuracy"]))
+    axes.plot([100], [100 * dense], "ko", label="dense")
+    for searcher in dict.fromkeys(str(result["searcher"]) for result in results):
+        own = [result for result in results if result["searcher"] == searcher]
+        points = [(100 * float(str(r["achieved_ratio"])), 100 * float(str(r["accuracy"]))) for r in own]
+        means = [
+            [
+                statistics.mean(float(str(r[key])) * 100 for r in own if r["ratio"] == ratio)
+                for key in ("achieved_ratio", "accuracy")
+            ]
+            for ratio in sorted({float(str(r["ratio"])) for r in own})
+        ]
+        (line,) = axes.plot(*zip(*means, (100, 100 * dense), strict=True), label=searcher)
+        axes.plot(*zip(*points, strict=True), "o", color=line.get_color(), alpha=0.5)
+    axes.set(xlabel="MACs, % of dense", ylabel="test accuracy, %", title="ResNet-20 on CIFAR-10, no fine-tuning")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="an .npz of CIFAR-10 images")
-    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors of a CIFAR ResNet")
+    parser.add_argument("--data", type=Path, help="an .npz of CIFAR-10 images")
+    parser.add_argument("--weights", type=Path, help="a .safetensors of a CIFAR ResNet")
     parser.add_argument("--searchers", nargs="+", default=[*CONTROLS, "netadapt"])
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.7, 0.5], help="of the dense network's MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--max-trials", type=int, default=200)
+    parser.add_argument("--max-trials", type=int, default=120, help="of each search; netadapt's ten rounds take 120 here")
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")
+    parser.add_argument("--plot", type=Path, help="where to draw them, as .svg or .png")
+    parser.add_argument("--results", type=Path, help="draw and print these results of an earlier --output, measure nothing")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    if not arguments.results and not (arguments.data and arguments.weights):
+        parser.error("give --data and --weights to measure, or --results to draw what was measured before")
     console = Console()
+    results = json.loads(arguments.results.read_text()) if arguments.results else measure(arguments, console)
+    console.print(table(results))
+    if arguments.plot:
+        plot(results, arguments.plot)
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> list[dict[str, object]]:
+    """Every search of every seed; each result is written out as soon as it is there."""
+    torch.set_num_threads(1)
     results: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.pt2"
@@ -165,7 +202,7 @@ def main() -> None:
                     console.print({key: value for key, value in found.items() if key != "widths"})
                     if arguments.output:
                         arguments.output.write_text(json.dumps(results, indent=1))
-    console.print(table(results))
+    return results
 
 
 if __name__ == "__main__":

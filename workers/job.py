@@ -23,6 +23,7 @@ from workers.export import export_all, export_pt2
 from workers.inspection import describe_groups
 from workers.log import Artefact, JobLog, Measurement, Plan
 from workers.plan import make_searcher, make_space
+from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
 from workers.trainable import PruningTrial
@@ -105,7 +106,8 @@ def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: R
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    tuner.fit()
+    with keeping_actors(spec.limits.max_concurrent):
+        tuner.fit()
 
 
 def _finish(spec: JobSpec, evaluator: Evaluator, splits: Splits, winner: Proposal, workdir: Path, log: JobLog) -> None:

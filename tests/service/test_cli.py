@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,11 @@ def test_interrupting_a_watch_leaves_the_job_and_exits_130(server: FakeServer) -
     """In a process of its own, since the interrupt is a real signal."""
     server.polls = deque([job_json("running", 1)])
     command = [sys.executable, "-c", "from service.cli import main; main()", "watch", "job-1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A suite that runs in the background may have been started with interrupts ignored, which children inherit.
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    ) as process:
         assert process.stdout is not None
         while "running" not in process.stdout.readline():
             assert process.poll() is None

@@ -34,7 +34,9 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_no_chosen_token(host: str) -> None:
-    Settings.load(host=host).check_exposure()
+    settings = Settings.load(host=host)
+    settings.check_exposure()
+    assert settings.token is None
 
 
 @pytest.mark.parametrize("host", ["::", "192.168.0.1", "10.0.0.3", "example.org", "localhost.example.org", ""])

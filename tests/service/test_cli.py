@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,12 +242,10 @@ def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_interrupting_a_watch_leaves_the_job_and_exits_130(server: FakeServer) -> None:
     """In a process of its own, since the interrupt is a real signal."""
     server.polls = deque([job_json("running", 1)])
-    command = [sys.executable, "-c", "from service.cli import main; main()", "watch", "job-1"]
     # A suite that runs in the background may have been started with interrupts ignored, which children inherit.
-    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
-    ) as process:
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from service.cli import main; main()"
+    command = [sys.executable, "-c", code, "watch", "job-1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while "running" not in process.stdout.readline():
             assert process.poll() is None

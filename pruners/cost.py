@@ -4,17 +4,21 @@ Every layer's input and output widths are linear in the group widths, so a layer
 
     c · (A·m + a) · (B·m + b)        with m = widths / divisors
 
-and the network's is the sum over layers. All numbers are integers and the sum is exact: it equals the count taken on
-the network that ``pruners.graph.shrink`` builds, to the last MAC and parameter.
+and the network's is the sum over layers: one quadratic form ``m·Q·m + l·m + constant``, in which the number of layers no
+longer matters. All numbers are integers and the sum is exact: it equals the count taken on the network that
+``pruners.graph.shrink`` builds, to the last MAC, parameter and byte.
 
-MACs are multiply-accumulates of convolutions and linear layers for one input (batch 1): half of what
-``torch.utils.flop_counter.FlopCounterMode`` counts. Parameters are the elements of ``model.parameters()``; tied ones
-count once.
+| metric | of one input (batch 1) |
+|---|---|
+| ``macs`` | multiply-accumulates of convolutions, linear layers and matrix products: half of what ``torch.utils.flop_counter`` counts |
+| ``params`` | elements of ``model.parameters()``; tied ones count once |
+| ``size_bytes`` | weights and buffers in their dtypes, tied ones once: an exported file without what its container adds |
+| ``activation_bytes`` | outputs of all convolutions and linear layers added up: what a forward pass writes |
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
-METRICS = ("macs", "params")
+METRICS = ("macs", "params", "size_bytes")
 """What a budget may be stated in."""
 
 
@@ -51,29 +56,53 @@ class Polynomial:
     """A sum of terms over ``groups`` variables, evaluated exactly in int64 for one or many points at once."""
 
     def __init__(self, terms: Sequence[Term], groups: int) -> None:
-        self._coefficients = np.array([term.coefficient for term in terms], dtype=np.int64)
-        self._first, self._first_constant = _matrix([term.first for term in terms], groups)
-        self._second, self._second_constant = _matrix([term.second for term in terms], groups)
+        coefficients = np.array([term.coefficient for term in terms], dtype=np.int64)
+        first, first_constant = _matrix([term.first for term in terms], groups)
+        second, second_constant = _matrix([term.second for term in terms], groups)
+        products = (coefficients[:, None] * first).T @ second
+        # m[g]·m[h] and m[h]·m[g] are one product: all of them go to h ≥ g.
+        self._products: Integers = np.triu(products) + np.tril(products, -1).T
+        self._linear: Integers = (coefficients * second_constant) @ first + (coefficients * first_constant) @ second
+        self._constant = int((coefficients * first_constant) @ second_constant)
 
     def __call__(self, classes: Integers) -> Integers:
         """Values ``[...]`` at ``classes`` ``[..., groups]``."""
-        first = classes @ self._first.T + self._first_constant
-        second = classes @ self._second.T + self._second_constant
-        value: Integers = (first * second) @ self._coefficients
+        value: Integers = ((classes @ self._products + self._linear) * classes).sum(-1) + self._constant
         return value
 
+    def gradient(self, classes: Floats) -> Floats:
+        """Partial derivatives ``[..., groups]`` at real ``classes`` ``[..., groups]``."""
+        slope: Floats = classes @ (self._products + self._products.T).astype(np.float64) + self._linear
+        return slope
+
+    def terms(self) -> list[Term]:
+        """The same sum in its shortest form: a term per product of two variables, per variable, and the constant."""
+        products = [Term(int(self._products[g, h]), _one(g), _one(h)) for g, h in np.argwhere(self._products).tolist()]
+        linear = [Term(int(self._linear[g]), _one(g)) for g in np.flatnonzero(self._linear).tolist()]
+        return [*products, *linear, Term(self._constant, ONE)]
+
+    def with_constants(self, values: Mapping[int, int]) -> Polynomial:
+        """Over the variables that are left when those of ``values`` have these values for ever, in the same order."""
+        groups = len(self._linear)
+        left = {g: place for place, g in enumerate(g for g in range(groups) if g not in values)}
+
+        def substituted(form: Linear) -> Linear:
+            constant = form.constant + sum(factor * values[g] for g, factor in form.per_group.items() if g in values)
+            return Linear(constant, {left[g]: factor for g, factor in form.per_group.items() if g in left})
+
+        terms = [Term(term.coefficient, substituted(term.first), substituted(term.second)) for term in self.terms()]
+        return Polynomial(terms, len(left))
+
     def to_json(self) -> list[list[Any]]:
-        """Rows ``[coefficient, constant, {group: factor}, constant, {group: factor}]``."""
+        """A row ``[coefficient, constant, {group: factor}, constant, {group: factor}]`` per term."""
         return [
-            [int(c), int(a0), _sparse(a), int(b0), _sparse(b)]
-            for c, a0, a, b0, b in zip(
-                self._coefficients, self._first_constant, self._first, self._second_constant, self._second, strict=True
-            )
+            [term.coefficient, term.first.constant, term.first.per_group, term.second.constant, term.second.per_group]
+            for term in self.terms()
         ]
 
     @classmethod
     def from_json(cls, rows: list[list[Any]], groups: int) -> Polynomial:
-        """The inverse of ``to_json``."""
+        """The inverse of ``to_json``; group numbers may have become strings on the way."""
         terms = [
             Term(c, Linear(a0, {int(g): f for g, f in a.items()}), Linear(b0, {int(g): f for g, f in b.items()}))
             for c, a0, a, b0, b in rows
@@ -82,11 +111,11 @@ class Polynomial:
 
 
 class CostModel:
-    """MACs and parameters of any widths.
+    """The costs of any widths.
 
     Args:
         divisors: per group, how many channels go together (1 for most; see ``pruners.graph.groups.Group.divisor``).
-        metrics: a polynomial over the numbers of kept classes (``width / divisor``) for each of ``METRICS``.
+        metrics: by name a polynomial over the numbers of kept classes (``width / divisor``).
     """
 
     def __init__(self, divisors: Sequence[int], metrics: dict[str, Polynomial]) -> None:
@@ -100,6 +129,16 @@ class CostModel:
     def batch(self, metric: str, widths: Integers) -> Integers:
         """The costs ``[...]`` of many width vectors ``[..., groups]``."""
         return self._metrics[metric](widths // self._divisors)
+
+    def gradient(self, metric: str, widths: Sequence[float] | Floats) -> Floats:
+        """What one more channel costs, d cost / d width, per group ``[..., groups]`` at real widths ``[..., groups]``."""
+        return self._metrics[metric].gradient(np.asarray(widths, dtype=np.float64) / self._divisors) / self._divisors
+
+    def with_constants(self, widths: Mapping[int, int]) -> CostModel:
+        """Over the groups that are left when those numbered in ``widths`` keep these widths for ever."""
+        classes = {group: width // int(self._divisors[group]) for group, width in widths.items()}
+        left = [int(divisor) for group, divisor in enumerate(self._divisors) if group not in widths]
+        return CostModel(left, {name: polynomial.with_constants(classes) for name, polynomial in self._metrics.items()})
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form that ``from_json`` reads back."""
@@ -124,5 +163,5 @@ def _matrix(forms: Sequence[Linear], groups: int) -> tuple[Integers, Integers]:
     return factors, np.array([form.constant for form in forms], dtype=np.int64)
 
 
-def _sparse(row: Integers) -> dict[str, int]:
-    return {str(group): int(row[group]) for group in np.flatnonzero(row)}
+def _one(group: int) -> Linear:
+    return Linear(0, {group: 1})

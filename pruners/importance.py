@@ -23,11 +23,7 @@ def group_scores(module: fx.GraphModule, coupling: Coupling, criterion: Criterio
     """Importance of every class of each prunable group, ``[classes of the group]`` each."""
     total = np.zeros(coupling.classes)
     count = np.zeros(coupling.classes)
-    layers = {layer for group in coupling.prunable for layer in group.layers}
-    for member in coupling.members:
-        layer, _, parameter = member.tensor.rpartition(".")
-        if layer not in layers or parameter != "weight" or member.dim != 0:
-            continue
+    for layer, member in coupling.outputs():
         scores = criterion.scores(module.get_submodule(layer)).double().cpu().numpy()
         scores = scores / (scores.mean() or 1.0)  # a layer of zeros scores zero throughout
         labelled = member.classes >= 0

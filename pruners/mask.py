@@ -15,8 +15,8 @@ from pruners.graph.groups import Coupling, Indices
 def mask(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) -> fx.GraphModule:
     """A copy of the network in which removed channels are zero after their layer and after its norm.
 
-    Sets to zero, at the positions of removed channels, every weight's output dim, bias, norm scale, norm shift and running
-    mean. Where activations map zero to zero (ReLU and its kin) its outputs equal those of the shrunk network.
+    Sets to zero, at the positions of removed channels, every weight's output dim, bias, norm scale, norm shift, running
+    mean and raw parameter. Where activations map zero to zero (ReLU and its kin) its outputs equal those of the shrunk network.
 
     Args:
         module: the network that ``coupling`` was traced on.
@@ -28,7 +28,7 @@ def mask(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) ->
     tensors: dict[str, Tensor] = {**dict(masked.named_parameters(remove_duplicate=False)), **dict(masked.named_buffers())}
     with torch.no_grad():
         for member in coupling.members:
-            if member.dim == 0 and not member.tensor.endswith("running_var"):
+            if member.output and not member.tensor.endswith("running_var"):
                 gone = np.flatnonzero((member.classes >= 0) & ~kept[member.classes])
-                tensors[member.tensor].index_fill_(0, torch.from_numpy(gone), 0.0)
+                tensors[member.tensor].index_fill_(member.dim, torch.from_numpy(gone), 0.0)
     return masked

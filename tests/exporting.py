@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
+from pruners.graph.shapes import flop_counter
 
 
 def export(model: nn.Module, shape: tuple[int, ...], path: Path) -> Path:
@@ -33,7 +33,7 @@ def load(model: nn.Module, shape: tuple[int, ...], path: Path) -> fx.GraphModule
 
 def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     """What torch's own counter says for one input."""
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with counter, torch.no_grad():
         module(torch.zeros(1, *shape))
     return counter.get_total_flops() // 2

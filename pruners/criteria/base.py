@@ -27,4 +27,16 @@ class Criterion(ABC):
         """Importance of each output channel ``[channels]`` of a convolution or linear layer, 0 or more."""
 
 
+def filters(layer: nn.Module) -> Tensor:
+    """A layer's weight as one row per output channel ``[channels, …]``, detached.
+
+    Transposed convolutions store ``[in, out / groups, …]``; an output channel's filter is what it gathers from its group.
+    """
+    weight: Tensor = layer.get_parameter("weight").detach()
+    if not isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return weight
+    grouped = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2)  # [groups, out / groups, in / groups, …]
+    return grouped.flatten(0, 1)
+
+
 CRITERIA: Registry[Criterion] = Registry("pruner", "pruners.criteria")

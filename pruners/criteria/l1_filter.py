@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from pruners.criteria.base import CRITERIA, Criterion
+from pruners.criteria.base import CRITERIA, Criterion, filters
 
 
 @CRITERIA.register("l1")
@@ -18,6 +18,5 @@ class L1Filter(Criterion):
     reference: ClassVar[str] = "Li et al., Pruning Filters for Efficient ConvNets, arXiv 1608.08710"
 
     def scores(self, layer: nn.Module) -> Tensor:
-        """Σ|w| per output channel of ``layer.weight`` ``[out, …]``."""
-        weight: Tensor = layer.get_parameter("weight")
-        return weight.detach().flatten(1).abs().sum(1)
+        """Σ|w| per output channel."""
+        return filters(layer).flatten(1).abs().sum(1)

@@ -26,6 +26,8 @@ class Group:
         layers: all layers that produce these channels, in the order of execution.
         types: their module types, such as ``Conv2d``.
         residual: whether they are summed with others' channels: the stream of a residual network.
+        crosses_norm: whether a LayerNorm or GroupNorm averages over them: then removing them changes what stays, and a
+            network with them masked is another network than one without them.
         frozen_reason: why none of them may be removed, or ``None``.
         classes: the ids of the channel classes, in the order of the first layer's channels.
     """
@@ -37,17 +39,26 @@ class Group:
     layers: tuple[str, ...]
     types: tuple[str, ...]
     residual: bool
+    crosses_norm: bool
     frozen_reason: str | None
     classes: Indices
 
 
 @dataclass(frozen=True)
 class Member:
-    """One dim of a parameter or buffer whose positions are channels: ``classes[i]`` is the class of position ``i``."""
+    """One dim of a parameter or buffer whose positions are channels.
+
+    Attributes:
+        tensor: its name.
+        dim: which of its dims.
+        classes: the class of each position, -1 for those that stay for ever.
+        output: whether these are the channels that a layer, norm or raw parameter puts out, rather than takes in.
+    """
 
     tensor: str
     dim: int
     classes: Indices
+    output: bool
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class Coupling:
         members: every labelled dim of every parameter and buffer.
         resizes: the numbers to rewrite when channels go.
         cost: MACs and parameters by the widths of ``prunable``, in that order.
+        layers: per layer that produces channels, its weight's dim that holds them.
         classes: how many class ids there are.
     """
 
@@ -82,6 +94,7 @@ class Coupling:
     members: tuple[Member, ...]
     resizes: tuple[Resize, ...]
     cost: CostModel
+    layers: dict[str, int]
     classes: int
 
     @property
@@ -112,13 +125,16 @@ class Coupling:
         by_class = np.zeros(self.classes)
         for group in self.groups:
             by_class[group.classes] = share.get(group.name, 1.0)
-        layers = {layer for group in self.prunable for layer in group.layers}
-        for member in self.members:
-            layer, _, parameter = member.tensor.rpartition(".")
-            if layer in layers and parameter == "weight" and member.dim == 0:
-                parts = np.where(member.classes >= 0, by_class[member.classes], 1.0)
-                result[layer] = (round(float(parts.sum())), len(parts))
+        for layer, member in self.outputs():
+            parts = np.where(member.classes >= 0, by_class[member.classes], 1.0)
+            result[layer] = (round(float(parts.sum())), len(parts))
         return result
+
+    def outputs(self) -> list[tuple[str, Member]]:
+        """Each layer that produces prunable channels, and the member that says which."""
+        weights = {(member.tensor, member.dim): member for member in self.members}
+        prunable = {layer for group in self.prunable for layer in group.layers}
+        return [(layer, weights[f"{layer}.weight", dim]) for layer, dim in self.layers.items() if layer in prunable]
 
 
 def positions(member: Member, kept: NDArray[np.bool_]) -> Indices:

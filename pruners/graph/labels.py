@@ -25,6 +25,7 @@ class Labels:
         self._parent: list[int] = []
         self._reason: dict[int, str] = {}
         self._summed: set[int] = set()
+        self._normed: set[int] = set()
 
     def fresh(self, count: int) -> Tensor:
         """``count`` new labels ``[count]``."""
@@ -90,6 +91,14 @@ class Labels:
     def summed(self) -> set[int]:
         """Representatives of the classes that meet in an addition."""
         return {self.find(label) for label in self._summed}
+
+    def norm(self, labels: Tensor) -> None:
+        """Marks channels that a norm averages over."""
+        self._normed.update(np.unique(labels.numpy()).tolist())
+
+    def normed(self) -> set[int]:
+        """Representatives of the classes that a norm averages over."""
+        return {self.find(label) for label in self._normed if label != FIXED}
 
 
 def varying(labels: Tensor) -> list[int]:

@@ -9,11 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from pruners.errors import InvalidInput
 
 BATCH = 2  # of the example; a batch of one would make a real batch dim look like a constant
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter of floating-point operations, two a MAC, which by itself overlooks fused attention on the CPU."""
+
+    def attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ def infer_shapes(module: fx.GraphModule) -> Shapes:
     """
     recorder = _Recorder(module)
     examples = [value.example(BATCH) for value in module.meta["inputs"]]
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad(), counter, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the fake tensors themselves

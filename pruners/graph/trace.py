@@ -150,7 +150,7 @@ class _Tracer:
         if line is None or raw.name is None:
             self.labels.freeze(labels, "is combined with a constant of fixed size")
         else:
-            self._member(raw.name, touched[0] - offset, line)
+            self._member(raw.name, touched[0] - offset, line, output=True)
 
     def _movement(self, node: fx.Node, name: str) -> Any:
         if name in ("pad", "constant_pad_nd"):
@@ -286,7 +286,7 @@ class _Tracer:
                 return whole
             for name in ("weight", "bias", "running_mean", "running_var"):
                 if getattr(module, name) is not None:
-                    self._member(f"{path}.{name}", 0, line)
+                    self._member(f"{path}.{name}", 0, line, output=True)
         return source  # BatchNorm and dropout leave every channel where it is
 
     def _contraction(self, node: fx.Node, path: str, module: Contraction, source: Tensor) -> Tensor:
@@ -303,9 +303,10 @@ class _Tracer:
             outputs = self._outputs(weight, module.weight.shape[0])
         else:
             outputs = self._grouped(path, module, inputs, groups)
-        self._member(weight, 0, outputs)
+        self._member(weight, 0, outputs, output=True)
         if module.bias is not None:
-            self._member(f"{path}.bias", 0, outputs)
+            self._member(f"{path}.bias", 0, outputs, output=True)
+        self.result.layers[path] = 0
         kernel = math.prod(module.weight.shape[2:])
         places = math.prod(size for place, size in enumerate(shape) if place not in (0, dim))
         self.result.calls.append(Call(path, kernel * places))
@@ -338,8 +339,10 @@ class _Tracer:
         """A node's arguments, traced values in place of nodes. The reader filled in every default."""
         return list(fx.map_arg(node.args, lambda argument: self.values[argument]))
 
-    def _member(self, tensor: str, dim: int, labels: Tensor) -> None:
+    def _member(self, tensor: str, dim: int, labels: Tensor, *, output: bool = False) -> None:
         for name in self.tied.get(tensor, (tensor,)):
+            if output:
+                self.result.outputs.add((name, dim))
             seen = self.result.members.setdefault((name, dim), labels)
             if seen is not labels:
                 self.labels.unite(seen, labels)

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve test check format bench clean
+.PHONY: help demo serve test check format bench zoo fuzz clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,15 @@ check: .venv/installed-dev ## lint, format, types, layers
 format: .venv/installed-dev ## put the code into its one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+zoo: .venv/installed ## every architecture of the zoo: traced, halved, compared, counted (twenty minutes)
+	test -x .venv-zoo/bin/python || $(PYTHON) -m venv .venv-zoo
+	.venv-zoo/bin/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
+	.venv-zoo/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/zoo/requirements.txt
+	.venv-zoo/bin/python -m benchmarks.zoo.run --compare
+
+fuzz: .venv/installed-dev ## fuzz the program reader for ten minutes (pip install atheris into .venv first)
+	$(BIN)/python -m tests.fuzz.fuzz_program -len_control=0 -max_len=4096 -max_total_time=600
 
 bench: .venv/installed-bench ## the README's figures: make bench DATA=cifar10.npz WEIGHTS=resnet20.safetensors (half an hour)
 	$(BIN)/python -m benchmarks.cifar --data $(DATA) --weights $(WEIGHTS) --plot docs/search.svg

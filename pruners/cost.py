@@ -8,12 +8,13 @@ and the network's is the sum over layers: one quadratic form ``m·Q·m + l·m + 
 longer matters. All numbers are integers and the sum is exact: it equals the count taken on the network that
 ``pruners.graph.shrink`` builds, to the last MAC, parameter and byte.
 
-| metric | of one input (batch 1) |
-|---|---|
-| ``macs`` | multiply-accumulates of convolutions, linear layers and matrix products: half of what ``torch.utils.flop_counter`` counts |
-| ``params`` | elements of ``model.parameters()``; tied ones count once |
-| ``size_bytes`` | weights and buffers in their dtypes, tied ones once: an exported file without what its container adds |
-| ``activation_bytes`` | outputs of all convolutions and linear layers added up: what a forward pass writes |
+    macs              multiply-accumulates of convolutions, linear layers and matrix products: half of what
+                      ``torch.utils.flop_counter`` counts
+    params            elements of ``model.parameters()``, tied ones once
+    size_bytes        weights and buffers in their dtypes, tied ones once: an exported file without what its container adds
+    activation_bytes  outputs of all convolutions and linear layers added up: what a forward pass writes
+
+MACs and activations are those of one input (batch 1).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+ENGINE = 1
+"""Version of what tracing and costs say of a network: raised when either changes, so that what was stored is seen as stale."""
 
 METRICS = ("macs", "params", "size_bytes")
 """What a budget may be stated in."""

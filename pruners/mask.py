@@ -13,10 +13,11 @@ from pruners.graph.groups import Coupling, Indices
 
 
 def mask(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) -> fx.GraphModule:
-    """A copy of the network in which removed channels are zero after their layer and after its norm.
+    """A copy of the network in which removed channels say nothing: zero after their layer and its norm, and read by none.
 
-    Sets to zero, at the positions of removed channels, every weight's output dim, bias, norm scale, norm shift, running
-    mean and raw parameter. Where activations map zero to zero (ReLU and its kin) its outputs equal those of the shrunk network.
+    Sets to zero, at the positions of removed channels, every weight's output and input dim, bias, norm scale, norm shift,
+    running mean and raw parameter. Its outputs equal those of the shrunk network, whatever an activation makes of zero,
+    unless a LayerNorm or GroupNorm averages over the channels (``Group.crosses_norm``).
 
     Args:
         module: the network that ``coupling`` was traced on.
@@ -28,7 +29,7 @@ def mask(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) ->
     tensors: dict[str, Tensor] = {**dict(masked.named_parameters(remove_duplicate=False)), **dict(masked.named_buffers())}
     with torch.no_grad():
         for member in coupling.members:
-            if member.output and not member.tensor.endswith("running_var"):
+            if not member.tensor.endswith("running_var"):  # of which zero would be no silence but a division by it
                 gone = np.flatnonzero((member.classes >= 0) & ~kept[member.classes])
                 tensors[member.tensor].index_fill_(member.dim, torch.from_numpy(gone), 0.0)
     return masked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from pruners.cost import ENGINE
 from pruners.errors import InvalidInput
 from service.context import Context
 from service.database import Database
@@ -71,6 +72,13 @@ class UploadRepository(Generic[Table]):
                 row.name = name
             return row
 
+    def renew(self, upload_id: str, inspection: dict[str, Any]) -> Table:
+        """The row with a new inspection."""
+        with self._database.write() as session:
+            row = session.get_one(self._table, upload_id)
+            row.inspection = inspection
+            return row
+
     def add(self, blob: Blob, name: str | None, inspection: dict[str, Any]) -> tuple[Table, bool]:
         """The row of these bytes and whether it is new: of two uploads at once, one makes it."""
         row = self._table(
@@ -91,10 +99,17 @@ class UploadRepository(Generic[Table]):
         return row, True
 
 
+def stale(kind: Kind, inspection: Mapping[str, Any]) -> bool:
+    """Whether an inspection is by other rules than today's: jobs would see other groups than it lists."""
+    return kind == "model" and inspection.get("engine") != ENGINE
+
+
 async def register(
     context: Context, rows: UploadRepository[Table], kind: Kind, upload: Upload, name: str | None
 ) -> tuple[Table, bool]:
-    """Takes a received file over: its row, and whether it is new. Bytes that are known are not inspected again.
+    """Takes a received file over: its row, and whether it is new.
+
+    Bytes that are known are inspected again only if their inspection is stale.
 
     Raises:
         InvalidInput: the inspection refused the file; nothing is kept of it.
@@ -103,9 +118,11 @@ async def register(
     if blob.size == 0:
         raise InvalidInput(kind, None, "is empty; send the file's bytes")
     known = await run_in_threadpool(rows.known, blob.sha256, name)
-    if known is not None:
+    if known is not None and not stale(kind, known.inspection):
         return known, False
     found = await context.inspect(kind, upload.path)
+    if known is not None:
+        return await run_in_threadpool(rows.renew, known.id, found), False
     await run_in_threadpool(upload.keep)
     return await run_in_threadpool(rows.add, blob, name, found)
 

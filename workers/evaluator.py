@@ -12,11 +12,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pruners.criteria.base import CRITERIA
+from pruners.graph.check import traced
 from pruners.graph.groups import Indices
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
-from pruners.graph.trace import trace
 from pruners.importance import choose, group_scores
 from pruners.recovery.batchnorm import recalibrate_batchnorm
 from searchers.base import Outcome
@@ -52,7 +52,7 @@ class Evaluator:
         self._data = data
         self._recalibrate = spec.recovery.batchnorm_images
         self.dense: fx.GraphModule = build_module(read_program(model))
-        self.coupling = trace(self.dense)
+        self.coupling = traced(self.dense)
         self._scores = group_scores(self.dense, self.coupling, CRITERIA[spec.pruner.name](**spec.pruner.params))
         self._reference: dict[int, list[Tensor]] = {}  # the dense network's log-probabilities by split
 

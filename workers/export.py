@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, fx
 
 from pruners.errors import JobFailed
+from pruners.graph.check import relative_difference
 from pruners.graph.groups import Coupling, Indices, positions
 from pruners.graph.modules import build_module
 from pruners.graph.program import Input, read_program
@@ -42,15 +43,6 @@ def export_pt2(module: fx.GraphModule, path: Path) -> None:
         )
 
 
-def relative_difference(first: fx.GraphModule, second: fx.GraphModule, inputs: tuple[Tensor, ...]) -> float:
-    """The largest difference of two networks' outputs over the largest output."""
-    with torch.inference_mode():
-        pairs = zip(
-            torch.utils._pytree.tree_leaves(first(*inputs)), torch.utils._pytree.tree_leaves(second(*inputs)), strict=True
-        )
-        return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs)
-
-
 def export_all(
     module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices], widths: Sequence[int], folder: Path
 ) -> list[Artefact]:
@@ -58,8 +50,9 @@ def export_all(
     pt2, weights, recipe = folder / "network.pt2", folder / "network.safetensors", folder / "recipe.json"
     export_pt2(module, pt2)
     state, tied = _state(module)
+    names: dict[str, str] = module.meta["names"]
     save_file(state, weights, metadata={"format": "pt"})
-    recipe.write_text(json.dumps({**_recipe(coupling, keep, widths), "tied": tied}, indent=1))
+    recipe.write_text(json.dumps({**_recipe(coupling, keep, widths, names), "tied": tied}, indent=1))
     return [Artefact("pt2", pt2), Artefact("safetensors", weights), Artefact("recipe", recipe)]
 
 
@@ -75,7 +68,9 @@ def _state(module: fx.GraphModule) -> tuple[dict[str, Tensor], dict[str, str]]:
     first: dict[int, str] = {}
     state: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
+    names: dict[str, str] = module.meta["names"]
+    for ours, tensor in module.state_dict(keep_vars=True).items():
+        name = names.get(ours, ours)
         if id(tensor) in first:
             tied[name] = first[id(tensor)]
         else:
@@ -84,14 +79,14 @@ def _state(module: fx.GraphModule) -> tuple[dict[str, Tensor], dict[str, str]]:
     return state, tied
 
 
-def _recipe(coupling: Coupling, keep: Sequence[Indices], widths: Sequence[int]) -> dict[str, Any]:
+def _recipe(coupling: Coupling, keep: Sequence[Indices], widths: Sequence[int], names: Mapping[str, str]) -> dict[str, Any]:
     """What was removed, by the names of the user's own parameters: kept positions per tensor and dim."""
     kept = coupling.kept(keep)
     tensors: dict[str, dict[str, list[int]]] = {}
     for member in coupling.members:
         stay = positions(member, kept)
         if len(stay) < len(member.classes):
-            tensors.setdefault(member.tensor, {})[str(member.dim)] = stay.tolist()
+            tensors.setdefault(names.get(member.tensor, member.tensor), {})[str(member.dim)] = stay.tolist()
     return {
         "version": 1,
         "widths": {group.name: int(width) for group, width in zip(coupling.prunable, widths, strict=True)},

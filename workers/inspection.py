@@ -6,19 +6,22 @@ Runs in a process of its own (``service.inspection``), since everything it reads
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
+from torch import fx
 
+from pruners.cost import ENGINE
 from pruners.criteria.base import CRITERIA, Criterion
 from pruners.errors import InvalidInput
+from pruners.graph.check import traced
 from pruners.graph.groups import Coupling
 from pruners.graph.modules import build_module
 from pruners.graph.program import Input, read_program
 from pruners.graph.shapes import infer_shapes
-from pruners.graph.trace import trace
 from workers import data
 
 
@@ -26,25 +29,29 @@ def inspect_model(path: Path) -> dict[str, Any]:
     """Reads and traces a ``.pt2`` file.
 
     Returns:
-        ``macs, params, inputs, outputs, groups, cost``: the dense network's cost, what it takes and returns (``null`` for
-        a dynamic dim), its groups of coupled channels with what is frozen and why, and the cost model over those that are not.
+        ``engine``: the version of the rules that found the rest;
+        ``macs, params, size_bytes, activation_bytes``: what the dense network costs (see ``pruners.cost``);
+        ``inputs, outputs``: what it takes and returns (``null`` for a dynamic dim);
+        ``groups, cost``: its groups of coupled channels, checked, with what is frozen and why, and the cost model over those
+        that are not; ``layers``: the layers that produce channels, in the order of execution.
 
     Raises:
         InvalidInput: a file that cannot be read, or a network that jobs cannot score.
     """
     module = build_module(read_program(path))
     inputs: tuple[Input, ...] = module.meta["inputs"]
-    coupling = trace(module)
+    coupling = traced(module)
     output = next(node for node in module.graph.nodes if node.op == "output")
     values = infer_shapes(module).values[output]
     _check_interface(inputs, values)
     dense = [group.width for group in coupling.prunable]
     return {
-        "macs": coupling.cost("macs", dense),
-        "params": coupling.cost("params", dense),
+        "engine": ENGINE,
+        **{metric: coupling.cost(metric, dense) for metric in ("macs", "params", "size_bytes", "activation_bytes")},
         "inputs": [{"shape": _shape(value), "dtype": str(value.dtype).removeprefix("torch.")} for value in inputs],
         "outputs": [{"shape": [None, *values[1:]]}],
         "groups": describe_groups(coupling),
+        "layers": _describe_layers(module, coupling),
         "cost": coupling.cost.to_json(),
     }
 
@@ -79,6 +86,21 @@ def describe_groups(coupling: Coupling) -> list[dict[str, Any]]:
             "frozen_reason": group.frozen_reason,
         }
         for group in coupling.groups
+    ]
+
+
+def _describe_layers(module: fx.GraphModule, coupling: Coupling) -> list[dict[str, Any]]:
+    """Every layer with its output channels, of which ``groups`` says how many belong to which group."""
+    group_of = {int(label): group.name for group in coupling.groups for label in group.classes}
+    classes = {(member.tensor, member.dim): member.classes for member in coupling.members}
+    return [
+        {
+            "name": layer,
+            "type": type(module.get_submodule(layer)).__name__,
+            "width": len(classes[f"{layer}.weight", dim]),
+            "groups": dict(Counter(group_of[label] for label in classes[f"{layer}.weight", dim].tolist() if label in group_of)),
+        }
+        for layer, dim in coupling.layers.items()
     ]
 
 

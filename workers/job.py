@@ -60,7 +60,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) 
     if winner is None:
         raise JobFailed(_why_none(search, space))
     log.finishing()
-    _finish(spec, evaluator, splits, winner, workdir, log)
+    _finish(spec, evaluator, space, splits, winner, workdir, log)
 
 
 class _Started(tune.Callback):
@@ -110,7 +110,9 @@ def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: R
         tuner.fit()
 
 
-def _finish(spec: JobSpec, evaluator: Evaluator, splits: Splits, winner: Proposal, workdir: Path, log: JobLog) -> None:
+def _finish(
+    spec: JobSpec, evaluator: Evaluator, space: SearchSpace, splits: Splits, winner: Proposal, workdir: Path, log: JobLog
+) -> None:
     torch.set_num_threads(spec.resources.cpus)
     network = evaluator.network(winner.widths)
     if spec.recovery.final_epochs:
@@ -133,18 +135,18 @@ def _finish(spec: JobSpec, evaluator: Evaluator, splits: Splits, winner: Proposa
     export_pt2(evaluator.dense, dense_file)
     artefacts = export_all(network, evaluator.coupling, evaluator.keep(winner.widths), winner.widths, workdir)
     example = evaluator.dense.meta["inputs"][0].example(1)
-    latencies = measure_latency([evaluator.dense, network], example)
-    dense_widths = [group.width for group in evaluator.coupling.prunable]
+    latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (
         Measurement(
             metric=evaluator.quality(module, splits.test).accuracy,
             macs=evaluator.coupling.cost("macs", widths),
             params=evaluator.coupling.cost("params", widths),
             size_bytes=file.stat().st_size,
-            latency_ms=latency,
+            latency_ms=latency.median_ms,
+            budget_ratio=space.cost(widths) / space.cost(space.dense),
         )
         for module, widths, file, latency in (
-            (evaluator.dense, dense_widths, dense_file, latencies[0]),
+            (evaluator.dense, space.dense, dense_file, latencies[0]),
             (network, winner.widths, _file(artefacts, "pt2"), latencies[1]),
         )
     )
@@ -158,6 +160,7 @@ def _plan(evaluator: Evaluator, proposal: Proposal) -> Plan:
         sparsity={layer: 1 - kept / dense for layer, (kept, dense) in layers.items()},
         macs=evaluator.coupling.cost("macs", proposal.widths),
         params=evaluator.coupling.cost("params", proposal.widths),
+        size_bytes=evaluator.coupling.cost("size_bytes", proposal.widths),
     )
 
 

@@ -22,12 +22,14 @@ class Plan:
         sparsity: the share of its output channels that each of these layers loses, 0…1.
         macs: of the network with these widths, for one input.
         params: likewise.
+        size_bytes: of its weights and buffers.
     """
 
     widths: dict[str, int]
     sparsity: dict[str, float]
     macs: int
     params: int
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Measurement:
         metric: accuracy on the test split, 0…1.
         macs: for one input.
         params: count.
-        size_bytes: of its ``.pt2`` file.
+        size_bytes: of its ``.pt2`` file, which is larger than its weights and buffers by what describes them.
         latency_ms: median of a forward pass for one input on the machine that ran the job.
+        budget_ratio: its cost in the budget's metric as a share of the dense network's.
     """
 
     metric: float
@@ -55,6 +58,7 @@ class Measurement:
     params: int
     size_bytes: int
     latency_ms: float
+    budget_ratio: float
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,10 @@ class Task(Strict):
 class Budget(Strict):
     """The most that the pruned network may cost: a share of the dense network or an absolute figure, never both."""
 
-    metric: Literal["macs", "params"] = Field("macs", description="MACs of one input, or parameters.")
+    metric: Literal["macs", "params", "size_bytes"] = Field(
+        "macs",
+        description="MACs of one input, parameters, or bytes of weights and buffers (a file adds what describes them).",
+    )
     ratio: float | None = Field(None, gt=0, lt=1, description="Share of the dense network's cost.")
     max: int | None = Field(None, gt=0, description="Absolute cost.")
 

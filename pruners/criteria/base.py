@@ -36,7 +36,8 @@ def filters(layer: nn.Module) -> Tensor:
     if not isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         return weight
     grouped = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2)  # [groups, out / groups, in / groups, …]
-    return grouped.flatten(0, 1)
+    rows: Tensor = grouped.flatten(0, 1)
+    return rows
 
 
 CRITERIA: Registry[Criterion] = Registry("pruner", "pruners.criteria")

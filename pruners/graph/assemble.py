@@ -54,7 +54,7 @@ def assemble(module: fx.GraphModule, trace: Trace, shapes: Shapes) -> Coupling:
     known = np.unique(np.concatenate([np.array([FIXED]), *roots.values()]))
     known = known[known != FIXED]
 
-    def to_classes(labels: Indices) -> Indices:
+    def to_classes(labels: Tensor | Indices) -> Indices:
         found = trace.labels.roots(labels)
         return np.where(np.isin(found, known), np.searchsorted(known, found), FIXED)
 

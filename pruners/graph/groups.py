@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class Coupling:
         groups: all of them, frozen ones too, in the order of execution.
         members: every labelled dim of every parameter and buffer.
         resizes: the numbers to rewrite when channels go.
-        cost: MACs and parameters by the widths of ``prunable``, in that order.
+        cost: its costs by the widths of ``prunable``, in that order.
         layers: per layer that produces channels, its weight's dim that holds them.
         classes: how many class ids there are.
     """
@@ -101,6 +101,12 @@ class Coupling:
     def prunable(self) -> tuple[Group, ...]:
         """The groups that are not frozen: the variables of a search."""
         return tuple(group for group in self.groups if group.frozen_reason is None)
+
+    def frozen(self, reasons: Mapping[str, str]) -> Coupling:
+        """The same coupling with some of its prunable groups, by name, frozen for these reasons."""
+        groups = tuple(replace(group, frozen_reason=reasons.get(group.name, group.frozen_reason)) for group in self.groups)
+        widths = {place: group.width for place, group in enumerate(self.prunable) if group.name in reasons}
+        return replace(self, groups=groups, cost=self.cost.with_constants(widths))
 
     def kept(self, keep: Sequence[Indices]) -> NDArray[np.bool_]:
         """Which classes stay, ``[classes]``, given the kept indices into each prunable group's ``classes``.

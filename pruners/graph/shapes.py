@@ -20,11 +20,14 @@ def flop_counter() -> FlopCounterMode:
     """torch's counter of floating-point operations, two a MAC, which by itself overlooks fused attention on the CPU."""
 
     def attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
-        return sdpa_flop_count(query, key, value)
+        flops: int = sdpa_flop_count(query, key, value)
+        return flops
 
     return FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
     )
+
+MAX_ELEMENTS = 2**30  # of one intermediate value for two inputs: 4 GiB of float32, far beyond any classifier's
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def infer_shapes(module: fx.GraphModule) -> Shapes:
 
 def _shape(value: Any) -> Any:
     if isinstance(value, Tensor):
+        if value.numel() > MAX_ELEMENTS:
+            raise ValueError(f"an intermediate value of {value.numel():,} numbers is more than can be handled")
         return value.shape
     if isinstance(value, tuple | list):
         return [_shape(item) for item in value]

@@ -46,7 +46,7 @@ def shrink(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) 
         if attribute is not None:
             setattr(root.get_submodule(path), attribute, count)
     for part in root.modules():
-        _fit(part)
+        fit(part)
     small = fx.GraphModule(root, _rewritten(module.graph, counts))
     small.meta = dict(module.meta)
     return small.train(module.training)
@@ -77,11 +77,14 @@ def _clone(module: nn.Module, cut: dict[int, Tensor]) -> nn.Module:
     return clone
 
 
-def _fit(part: nn.Module) -> None:
+def fit(part: nn.Module) -> None:
     """A module's declared sizes follow its tensors."""
     if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         part.out_channels = part.weight.shape[0]
         part.in_channels = part.weight.shape[1] * part.groups
+    elif isinstance(part, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        part.in_channels = part.weight.shape[0]
+        part.out_channels = part.weight.shape[1] * part.groups
     elif isinstance(part, nn.Linear):
         part.out_features, part.in_features = part.weight.shape
     elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and part.running_mean is not None:

@@ -63,11 +63,15 @@ def serve(
 
 _INSPECT = """\
   secateur inspect resnet20.pt2
-  secateur inspect resnet20.pt2 --json | jq .groups"""
+  secateur inspect resnet20.pt2 --json | jq .groups
+  secateur inspect resnet20.pt2 --svg resnet20.svg"""
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL.pt2", exists=True, dir_okay=False, help="An exported network.")],
+    svg: Annotated[
+        Path | None, Option(metavar="FILE", dir_okay=False, help="Also draw its layers, coloured by group, into this file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Shows what a network costs and what of it can be pruned.
@@ -77,6 +81,11 @@ def inspect(
     from workers.inspection import inspect_model
 
     found = inspect_model(model)
+    if svg is not None:
+        from service.cli.picture import draw
+
+        svg.write_text(draw(found, model.stem), encoding="utf-8")
+        note(f"The picture is in {svg}.")
     if as_json:
         write_json(found)
         return

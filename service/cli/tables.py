@@ -75,6 +75,7 @@ def show_trials(trials: Sequence[Json]) -> None:
 def show_inspection(model: Json) -> None:
     """A network's cost and its groups."""
     _print(f"{model['macs']:,} MACs for one input, {model['params']:,} parameters")
+    _print(f"{model['size_bytes']:,} bytes of weights, {model['activation_bytes']:,} bytes of layer outputs for one input")
     for kind in ("inputs", "outputs"):
         shapes = ", ".join(_shape(value["shape"]) for value in model[kind])
         _print(f"{kind}: {shapes}")

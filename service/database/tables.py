@@ -110,7 +110,10 @@ class Job(Base):
 
 
 class Trial(Base):
-    """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own."""
+    """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own.
+
+    ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it.
+    """
 
     __tablename__ = "trials"
 
@@ -122,6 +125,7 @@ class Trial(Base):
     plan: Mapped[dict[str, Any]]
     macs: Mapped[int] = mapped_column(BigInteger)
     params: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     score: Mapped[float | None]
     metric: Mapped[float | None]
     error: Mapped[str | None] = mapped_column(Text)

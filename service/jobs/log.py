@@ -69,6 +69,7 @@ class DatabaseLog(JobLog):
                     plan={"widths": plan.widths, "sparsity": plan.sparsity},
                     macs=plan.macs,
                     params=plan.params,
+                    size_bytes=plan.size_bytes,
                     asked_sequence=job.sequence,
                 )
             )
@@ -114,10 +115,8 @@ class DatabaseLog(JobLog):
         with self._writing() as (session, job):
             for form, blob in blobs:
                 session.add(Checkpoint(job_id=job.id, trial=trial, format=form, sha256=blob.sha256, size=blob.size))
-            metric: str = job.spec["budget"]["metric"]
-            ratio = getattr(best, metric) / getattr(baseline, metric)
-            job.baseline = {"trial": None, **asdict(baseline), "budget_ratio": 1.0}
-            job.best = {"trial": trial, **asdict(best), "budget_ratio": ratio}
+            job.baseline = {"trial": None, **asdict(baseline)}
+            job.best = {"trial": trial, **asdict(best)}
             move(session, job, State.SUCCEEDED)
 
     def failed(self, reason: str) -> None:

@@ -73,7 +73,7 @@ class Figures(BaseModel):
     metric: float = Field(description="Accuracy on the test split, 0…1.")
     macs: int
     params: int
-    size_bytes: int = Field(description="Of its `.pt2` file.")
+    size_bytes: int = Field(description="Of its `.pt2` file: weights, buffers and what describes them.")
     latency_ms: float = Field(description="Median for one input on the machine that ran the job.")
     budget_ratio: float = Field(description="Its cost in the budget's metric as a share of the dense network's.")
 
@@ -108,6 +108,7 @@ class ParetoPoint(BaseModel):
     metric: float | None
     macs: int
     params: int
+    size_bytes: int | None = Field(description="Of weights and buffers; null: from before it was recorded.")
 
 
 class JobView(BaseModel):
@@ -172,6 +173,7 @@ class ProposalView(BaseModel):
     sparsity: dict[str, float] = Field(description="Share of them removed, per layer.")
     macs: int
     params: int
+    size_bytes: int | None = Field(description="Of weights and buffers; null: from before it was recorded.")
 
 
 class OutcomeView(BaseModel):
@@ -181,6 +183,7 @@ class OutcomeView(BaseModel):
     metric: float | None = Field(description="Accuracy on the search images, 0…1.")
     macs: int
     params: int
+    size_bytes: int | None = Field(description="Of weights and buffers; null: from before it was recorded.")
     latency_ms: float | None = Field(description="Measured for finished networks alone; null for a trial.")
     error: str | None
 

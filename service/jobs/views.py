@@ -58,6 +58,7 @@ def trial_view(trial: Trial) -> TrialView:
             metric=trial.metric,
             macs=trial.macs,
             params=trial.params,
+            size_bytes=trial.size_bytes,
             latency_ms=None,
             error=trial.error,
         )
@@ -65,7 +66,7 @@ def trial_view(trial: Trial) -> TrialView:
         number=trial.number,
         state=trial.state,
         note=trial.note,
-        proposal=ProposalView(**trial.plan, macs=trial.macs, params=trial.params),
+        proposal=ProposalView(**trial.plan, macs=trial.macs, params=trial.params, size_bytes=trial.size_bytes),
         outcome=outcome,
         started_at=trial.started_at,
         finished_at=trial.finished_at,
@@ -120,6 +121,13 @@ def _pareto(metric: str, trials: Sequence[Trial]) -> list[ParetoPoint]:
         score = trial.score
         if score is not None and (not front or score > front[-1].score):
             front.append(
-                ParetoPoint(trial=trial.number, score=score, metric=trial.metric, macs=trial.macs, params=trial.params)
+                ParetoPoint(
+                    trial=trial.number,
+                    score=score,
+                    metric=trial.metric,
+                    macs=trial.macs,
+                    params=trial.params,
+                    size_bytes=trial.size_bytes,
+                )
             )
     return front

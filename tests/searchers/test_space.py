@@ -42,7 +42,7 @@ class TestBudget:
             Budget.of("macs", 100, **arguments)
 
     def test_an_unknown_metric_is_refused_with_those_there_are(self):
-        with pytest.raises(InvalidInput, match=r"^budget\.metric 'flops' is unknown; use one of macs, params\.$"):
+        with pytest.raises(InvalidInput, match=r"^budget\.metric 'flops' is unknown; use one of macs, params, size_bytes\.$"):
             Budget.of("flops", 100, ratio=0.5)
 
 

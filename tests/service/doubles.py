@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from pruners.cost import CostModel, Linear, Polynomial, Term
+from pruners.cost import ENGINE, CostModel, Linear, Polynomial, Term
 from pruners.errors import InvalidInput
 from service.database.tables import Dataset, Job, Model, new_id
 from service.ray_jobs import RayJobs
@@ -43,7 +43,9 @@ def cost_model() -> CostModel:
     first, second = Linear(0, {0: 1}), Linear(0, {1: 1})
     macs = [Term(9 * 64, first), Term(9 * 64, first, second), Term(10, second)]
     params = [Term(9, first), Term(9, first, second), Term(10, second, Linear(1, {}))]
-    return CostModel([1, 1], {"macs": Polynomial(macs, 2), "params": Polynomial(params, 2)})
+    size_bytes = [Term(4 * term.coefficient, term.first, term.second) for term in params]
+    metrics = {"macs": macs, "params": params, "size_bytes": size_bytes}
+    return CostModel([1, 1], {name: Polynomial(terms, 2) for name, terms in metrics.items()})
 
 
 def group(name: str, width: int, frozen: str | None = None, **other: Any) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def model_inspection(**changes: Any) -> dict[str, Any]:
             group("conv2", 16, layers=["conv2", "shortcut"], types=["Conv2d", "Conv2d"], residual=True),
             group("fc", 10, types=["Linear"], frozen="is an output of the network"),
         ],
+        "engine": ENGINE,
         "cost": cost.to_json(),
         **changes,
     }

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from service.database import Database
 from service.database.migrate import upgrade
-from service.database.tables import Base, Event, Job, new_id
+from service.database.tables import Base, Event, Job, Trial, new_id
 from service.jobs.states import locked
 
 
@@ -28,6 +28,19 @@ def test_upgrading_again_changes_nothing(database: Database, queued: str) -> Non
     upgrade(database)
     with database.read() as session:
         assert session.get_one(Job, queued).state == "queued"
+
+
+def test_trials_from_before_sizes_were_recorded_are_kept(database: Database, queued: str) -> None:
+    with database.write() as session:
+        common = {"state": "pending", "note": "", "widths": [1], "plan": {}, "macs": 1, "params": 1, "asked_sequence": 1}
+        session.add(Trial(job_id=queued, number=0, **common))
+    with database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE trials DROP COLUMN size_bytes"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    upgrade(database)
+    with database.read() as session:
+        trial = session.get_one(Trial, (queued, 0))
+        assert (trial.macs, trial.size_bytes) == (1, None)
 
 
 def test_a_folder_with_a_percent_sign_works(tmp_path: Path) -> None:

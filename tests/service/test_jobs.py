@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from pruners.cost import ENGINE
 from tests.service.doubles import group, model_inspection
 
 
@@ -36,6 +37,26 @@ def test_a_job_is_queued_and_shown(api: TestClient, job_json: dict[str, Any]) ->
     assert (job["best"], job["baseline"], job["pareto"]) == (None, None, [])
     events = api.get(f"/jobs/{job['id']}/events").json()["items"]
     assert [(event["type"], event["data"]["state"]) for event in events] == [("state", "queued")]
+
+
+def test_a_budget_of_bytes_is_planned_in_bytes(api: TestClient, job_json: dict[str, Any]) -> None:
+    dense = 4 * (9 * 16 + 9 * 256 + 160)
+    budget = {"metric": "size_bytes", "max": dense // 3}
+    plan = api.post("/jobs", params={"dry_run": True}, json={**job_json, "budget": budget}).json()
+    assert (plan["metric"], plan["dense"], plan["limit"]) == ("size_bytes", dense, dense // 3)
+
+
+def test_a_model_inspected_by_older_rules_is_inspected_again(
+    api: TestClient, job_json: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.uploads.ENGINE", ENGINE + 1)
+    stale = api.post("/jobs", json=job_json)
+    assert stale.status_code == 422
+    assert stale.json()["detail"] == "model was inspected by another version of Secateur; upload the same file again."
+    monkeypatch.setattr("tests.service.doubles.ENGINE", ENGINE + 1)
+    again = api.post("/models", content=b"model")
+    assert (again.status_code, again.json()["id"]) == (200, job_json["model"])
+    assert api.post("/jobs", json=job_json).status_code == 202
 
 
 def test_a_dry_run_plans_and_makes_nothing(api: TestClient, job_json: dict[str, Any]) -> None:
@@ -87,7 +108,7 @@ def test_a_form_that_is_incomplete_names_the_part(api: TestClient, files: dict[s
         ("budget.ratio", 0, "budget.ratio 0 should be greater than 0."),
         ("budget.ratio", "half", "budget.ratio 'half' should be a valid number, unable to parse"),
         ("budget.ratio", 0.001, "budget.ratio 0.001 is out of reach: the smallest reachable is 0.0"),
-        ("budget.metric", "latency", "budget.metric 'latency' should be 'macs' or 'params'."),
+        ("budget.metric", "latency", "budget.metric 'latency' should be 'macs', 'params' or 'size_bytes'."),
         ("budget", {"ratio": 0.5, "max": 5}, "give either ratio or max."),
         ("budget", {"max": 10**9}, "budget.max 1000000000 prunes nothing"),
         ("bugdet", {}, "bugdet {} is not a known field; check its spelling or leave it out."),

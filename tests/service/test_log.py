@@ -22,13 +22,13 @@ from service.store import Store
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 from workers.log import Artefact, JobLog, Measurement, Plan, Worker
 
-DENSE = Measurement(metric=0.98, macs=160_000, params=2_000, size_bytes=40_000, latency_ms=1.0)
-BEST = Measurement(metric=0.97, macs=40_000, params=900, size_bytes=20_000, latency_ms=0.5)
+DENSE = Measurement(metric=0.98, macs=160_000, params=2_000, size_bytes=40_000, latency_ms=1.0, budget_ratio=1.0)
+BEST = Measurement(metric=0.97, macs=40_000, params=900, size_bytes=20_000, latency_ms=0.5, budget_ratio=0.25)
 WORKER = Worker("node-1", 4711)
 
 
 def plan(macs: int = 1000) -> Plan:
-    return Plan(widths={"conv1": 8}, sparsity={"conv1": 0.5}, macs=macs, params=500)
+    return Plan(widths={"conv1": 8}, sparsity={"conv1": 0.5}, macs=macs, params=500, size_bytes=2040)
 
 
 def started(database: Database, job_id: str) -> int:
@@ -179,6 +179,21 @@ def test_progress_while_running(finished: Finished) -> None:
     assert [point["trial"] for point in job["pareto"]] == [2, 1, 0]  # 3 costs more than 2 and scores less
 
 
+def test_progress_under_a_budget_of_bytes(finished: Finished) -> None:
+    """Each trial takes 2040 bytes here."""
+    files = {"model": b"model", "data": b"data"}
+    body = '{"budget": {"metric": "size_bytes", "max": 5000}}'
+    job = finished.client.post("/jobs", files=files, data={"job": body}).json()["id"]
+    context: Context = finished.client.app.state.context  # type: ignore[attr-defined]
+    log = DatabaseLog(context.database, context.store, job, started(context.database, job))
+    log.running(5)
+    log.asked(Proposal(0, (8, 16)), plan(10**9))
+    log.told(0, Outcome(-0.1, 0.9), 0.5, WORKER)
+    shown = finished.client.get(f"/jobs/{job}").json()
+    assert shown["progress"]["best_trial"] == 0
+    assert [(point["trial"], point["size_bytes"]) for point in shown["pareto"]] == [(0, 2040)]
+
+
 def test_a_finished_job_shows_best_and_baseline(finished: Finished, tmp_path: Path) -> None:
     job = succeed(finished, tmp_path)
     assert job["state"] == "succeeded"
@@ -202,12 +217,12 @@ def test_trials_show_proposal_and_outcome(finished: Finished, tmp_path: Path) ->
     succeed(finished, tmp_path)
     path = f"/jobs/{finished.job}/trials"
     first, last = finished.client.get(f"{path}/0").json(), finished.client.get(f"{path}/4").json()
-    assert first["proposal"] == {"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}, "macs": 90_000, "params": 500}
+    costs = {"macs": 90_000, "params": 500, "size_bytes": 2040}
+    assert first["proposal"] == {"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}, **costs}
     assert first["outcome"] == {
         "score": -0.1,
         "metric": pytest.approx(0.89),
-        "macs": 90_000,
-        "params": 500,
+        **costs,
         "latency_ms": None,
         "error": None,
     }

@@ -15,7 +15,7 @@ from service.store import Store
 from workers.log import Artefact, JobLog, Measurement
 from workers.spec import JobSpec
 
-FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=1.0)
+FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=1.0, budget_ratio=1.0)
 
 
 @pytest.fixture

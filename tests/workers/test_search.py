@@ -24,7 +24,7 @@ def searcher(max_trials: int = 40) -> Searcher:
 
 
 def describe(proposal: Proposal) -> Plan:
-    return Plan({}, {}, sum(proposal.widths), sum(proposal.widths))
+    return Plan({}, {}, *[sum(proposal.widths)] * 3)
 
 
 def result(widths: Sequence[int]) -> dict[str, object]:

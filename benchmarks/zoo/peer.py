@@ -1,0 +1,87 @@
+"""Torch-Pruning (Fang et al. 2023, https://arxiv.org/abs/2301.12900) on the same networks, for comparison.
+
+It is given what its documentation asks of every user: the network, an example input and the output layers to leave alone.
+Half of every group goes at random. It succeeds if what is left runs, returns the same shape and costs less.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.zoo.networks import Network
+
+_REPEATS = 3  # of every timing, as for this engine
+
+
+def measure_peer(network: Network) -> dict[str, Any]:
+    """Figures of one network: ``graph_ms``, ``prune_ms``, ``macs_kept`` as far as it gets, and ``peer_verdict``."""
+    found: dict[str, Any] = {}
+    try:
+        _measure(network, found)
+        found["peer_verdict"] = "ok"
+    except Exception as error:  # noqa: BLE001 - whatever breaks is the result
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        found["peer_verdict"] = f"{type(error).__name__}: {first}"
+    return found
+
+
+def _measure(network: Network, found: dict[str, Any]) -> None:
+    import torch_pruning
+
+    model, x = network.make(), network.example(1)
+    dense = _run(model, x)
+    graph_ms, prune_ms = [], []
+    for _ in range(_REPEATS):
+        pruned = copy.deepcopy(model)
+        start = time.process_time()
+        torch_pruning.DependencyGraph().build_dependency(pruned, example_inputs=x)
+        graph_ms.append(1000 * (time.process_time() - start))
+        found["graph_ms"] = statistics.median(graph_ms)
+        pruner = torch_pruning.pruner.BasePruner(
+            pruned, x, torch_pruning.importance.RandomImportance(), pruning_ratio=0.5, ignored_layers=_outputs(pruned, x)
+        )
+        start = time.process_time()
+        pruner.step()
+        prune_ms.append(1000 * (time.process_time() - start))
+    found["prune_ms"] = statistics.median(prune_ms)
+    result = _run(pruned, x)
+    if result.shape != dense.shape:
+        raise ValueError(f"the pruned network returns {tuple(result.shape)} instead of {tuple(dense.shape)}")
+    found["macs_kept"] = _macs(pruned, x) / _macs(model, x)
+    if found["macs_kept"] >= 1:
+        raise ValueError("nothing was removed")
+
+
+def _outputs(model: nn.Module, x: Tensor) -> list[nn.Module]:
+    """The layers that return what the network returns, by shape."""
+    shapes: dict[nn.Module, torch.Size] = {}
+
+    def record(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            shapes[module] = output.shape
+
+    hooks = [module.register_forward_hook(record) for module in model.modules() if not list(module.children())]
+    result = _run(model, x)
+    for hook in hooks:
+        hook.remove()
+    return [module for module, shape in shapes.items() if shape == result.shape and hasattr(module, "weight")]
+
+
+def _run(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = model(x)
+    return result
+
+
+def _macs(model: nn.Module, x: Tensor) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        _run(model, x)
+    return int(counter.get_total_flops()) // 2

@@ -1,0 +1,103 @@
+"""How channels pass through modules: convolutions and linear layers consume them and hand out fresh ones."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, fx, nn
+
+from pruners.graph.assemble import Call
+from pruners.graph.labels import FIXED, profile
+from pruners.graph.shapes import BATCH
+from pruners.graph.tracer import Tracer, as_labels, fixed, lay
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+def module(tracer: Tracer, node: fx.Node) -> Tensor:
+    """The labels that come out of a module call. Dropout leaves every channel where it is."""
+    path = str(node.target)
+    part = tracer.module.get_submodule(path)
+    source: Tensor = as_labels(tracer.args(node)[0])
+    if isinstance(part, BatchNorm):
+        return _batch_norm(tracer, node, path, part, source)
+    if isinstance(part, nn.Linear | Convolution | Transposed):
+        return _contraction(tracer, node, path, part, source)
+    return source
+
+
+def _batch_norm(tracer: Tracer, node: fx.Node, path: str, part: BatchNorm, source: Tensor) -> Tensor:
+    line = profile(source, 1)
+    if line is None:
+        tracer.freeze(source, f"passes through {path} with its channels in several dims")
+        whole: Tensor = fixed(tracer.shape(node))
+        return whole
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if getattr(part, name) is not None:
+            tracer.member(f"{path}.{name}", 0, line, output=True)
+    return source
+
+
+def _contraction(
+    tracer: Tracer, node: fx.Node, path: str, part: nn.Linear | Convolution | Transposed, source: Tensor
+) -> Tensor:
+    shape: torch.Size = tracer.shape(node)
+    dim = source.dim() - 1 if isinstance(part, nn.Linear) else source.dim() - (part.weight.dim() - 1)
+    inputs = profile(source, dim)
+    if inputs is None:
+        tracer.freeze(source, f"enters {path} with its channels in several dims")
+        inputs = torch.full((source.shape[dim],), FIXED)
+    if isinstance(part, Transposed):
+        outputs, out_dim = _transposed(tracer, path, part, inputs)
+    elif isinstance(part, nn.Linear) or part.groups == 1:
+        weight = f"{path}.weight"
+        tracer.member(weight, 1, inputs)
+        outputs, out_dim = tracer.outputs(weight, 0, part.weight.shape[0]), 0
+    else:
+        outputs, out_dim = _grouped(tracer, path, part, inputs), 0
+    if out_dim == 0:
+        tracer.member(f"{path}.weight", 0, outputs, output=True)
+    if part.bias is not None:
+        tracer.member(f"{path}.bias", 0, outputs, output=True)
+    tracer.result.layers[path] = out_dim
+    # A transposed convolution multiplies once per input pixel, all others once per output pixel.
+    places = source.shape if isinstance(part, Transposed) else shape
+    pixels = math.prod(size for place, size in enumerate(places) if place != dim) // BATCH
+    tracer.result.calls.append(Call(path, math.prod(part.weight.shape[2:]) * pixels))
+    return lay(outputs, dim, shape)
+
+
+def _grouped(tracer: Tracer, path: str, part: Convolution, inputs: Tensor) -> Tensor:
+    """Grouped convolution: every group must lose equally, so channels at one place of all groups go together.
+
+    Depthwise (one input channel per group) is the exception: a channel goes with its whole group.
+    """
+    weight = f"{path}.weight"
+    per_group = part.weight.shape[0] // part.groups
+    if part.weight.shape[1] == 1:
+        tracer.bake(path, (), inputs, attribute="groups")
+        return inputs.repeat_interleave(per_group)
+    table = inputs.reshape(part.groups, -1)
+    tracer.labels.unite(table, table[:1].expand(table.shape))
+    tracer.member(weight, 1, table[0])
+    return tracer.outputs(weight, 0, per_group).repeat(part.groups)
+
+
+def _transposed(tracer: Tracer, path: str, part: Transposed, inputs: Tensor) -> tuple[Tensor, int]:
+    """Transposed convolution: weight ``[in, out / groups, …]``; the labels that come out and the weight's dim that has them."""
+    weight = f"{path}.weight"
+    if part.groups == 1:
+        tracer.member(weight, 0, inputs)
+        outputs = tracer.outputs(weight, 1, part.weight.shape[1])
+        tracer.member(weight, 1, outputs, output=True)
+        return outputs, 1
+    if part.groups == part.in_channels == part.out_channels:
+        tracer.bake(path, (), inputs, attribute="groups")
+        return inputs, 0
+    tracer.freeze(inputs, f"enters {path}, a grouped transposed convolution, which is not followed")
+    outputs = torch.full((part.out_channels,), FIXED)
+    tracer.member(weight, 1, torch.full((part.weight.shape[1],), FIXED), output=True)
+    return outputs, 1

@@ -1,0 +1,231 @@
+"""Latency of any widths, looked up: layers measured one by one, their sum scaled to what whole networks take.
+
+Each layer is timed at a grid of widths and interpolated linearly in between. A sum of layers is not a network's latency:
+norms, activations and additions are not in it, a layer on its own finds its data in the cache, and calling operators takes
+its time whatever their widths. So whole shrunk networks are timed too, and
+
+    latency = overhead + scale · sum of layers
+
+is fitted to them. How far off predictions still are is measured likewise, and worth reading before use.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from pruners.cost import ONE, Linear
+from pruners.graph.costs import Forms
+from pruners.graph.groups import Coupling
+from pruners.graph.shapes import BATCH, infer_shapes
+from pruners.graph.shrink import fit, shrink
+from pruners.latency import Latency, measure_latency
+
+GRID = (0.0, 0.25, 0.5, 1.0)  # shares of a weight's two widths; all points of a layer together hold it three times over
+CALIBRATION = (1.0, 0.75, 0.5, 0.25)  # keep fractions of the whole networks, the same in every group ...
+_MIXED, _LEAST = 4, 0.2  # ... and this many with fractions that differ, drawn from the least to 1
+
+Measure = Callable[[Sequence[tuple[nn.Module, Tensor]]], Sequence[Latency]]
+"""Times networks on their inputs, as ``pruners.latency.measure_latency`` does."""
+
+
+@dataclass(frozen=True)
+class LayerKey:
+    """All that a layer's latency depends on; layers of one key are measured once.
+
+    ``kernel``, ``stride``, ``padding`` and ``dilation`` are the module's own, ``None`` in linear layers; ``input_size`` are
+    the input's dims besides the channels, batch first; ``inputs`` and ``outputs`` are channels.
+    """
+
+    device: str
+    dtype: str
+    type: str
+    kernel: Any
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
+    input_size: tuple[int, ...]
+    inputs: int
+    outputs: int
+
+
+class LatencyTable:
+    """Predicts a network's latency from its layers, for the device on which they were measured.
+
+    Args:
+        module: a network, on that device.
+        coupling: its groups.
+        example: the input ``[batch, …]`` that latencies are for, on the same device.
+        measure: takes the times.
+
+    Attributes:
+        entries: milliseconds of every layer and width that was measured.
+        scale: what the sum of a network's layers is multiplied by.
+        overhead: milliseconds that do not depend on the widths.
+        error: the median relative error over whole networks, each predicted by what fits the others.
+    """
+
+    def __init__(self, module: fx.GraphModule, coupling: Coupling, example: Tensor, measure: Measure = measure_latency) -> None:
+        self.entries: dict[LayerKey, float] = {}
+        self._coupling = coupling
+        self._divisors = np.array([group.divisor for group in coupling.prunable], dtype=np.int64)
+        self._layers = [(layer, self._times(layer, measure)) for layer in _layers(module, coupling, example)]
+        self.scale, self.overhead, self.error = self._calibrated(module, example, measure)
+
+    def predict(self, widths: Sequence[int]) -> float:
+        """Milliseconds of one forward pass at these widths of the prunable groups."""
+        return self.overhead + self.scale * self._sum(widths)
+
+    def _sum(self, widths: Sequence[int]) -> float:
+        classes = np.asarray(widths, dtype=np.int64) // self._divisors
+        return sum(layer.interpolate(times, classes) for layer, times in self._layers)
+
+    def _times(self, layer: _Layer, measure: Measure) -> NDArray[np.float64]:
+        """Milliseconds at the layer's grid, those not yet known measured in turns."""
+        parts = [[layer.cut(first, second) for second in layer.axes[1]] for first in layer.axes[0]]
+        new = {key: part for row in parts for part in row if (key := layer.key(part)) not in self.entries}
+        latencies = measure([(part, layer.example(part)) for part in new.values()]) if new else []
+        self.entries |= {key: latency.median_ms for key, latency in zip(new, latencies, strict=True)}
+        return np.array([[self.entries[layer.key(part)] for part in row] for row in parts])
+
+    def _calibrated(self, module: fx.GraphModule, example: Tensor, measure: Measure) -> tuple[float, float, float]:
+        """Scale, overhead, and how well they do."""
+        plans = self._plans()
+        cuts = [[np.arange(width // divisor) for width, divisor in zip(plan, self._divisors, strict=True)] for plan in plans]
+        measured = measure([(shrink(module, self._coupling, keep), example) for keep in cuts])
+        whole = np.array([latency.median_ms for latency in measured])
+        sums = np.array([self._sum(plan) for plan in plans])
+        errors: list[float] = []
+        for place, (total, actual) in enumerate(zip(sums, whole, strict=True)):
+            scale, overhead = _fit(np.delete(sums, place), np.delete(whole, place))
+            errors.append(abs((overhead + scale * total) / actual - 1))
+        return *_fit(sums, whole), statistics.median(errors)
+
+    def _plans(self) -> list[list[int]]:
+        """The widths of the whole networks to measure."""
+        groups = self._coupling.prunable
+        random = np.random.default_rng(0)
+        shares = [[share] * len(groups) for share in CALIBRATION]
+        shares += [random.uniform(_LEAST, 1, len(groups)).tolist() for _ in range(_MIXED)]
+        return [
+            [max(1, round(share * len(group.classes))) * group.divisor for share, group in zip(plan, groups, strict=True)]
+            for plan in shares
+        ]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One run of a convolution or linear layer, cut by the first two dims of its weight, whatever they stand for.
+
+    Attributes:
+        module: the dense layer.
+        input: its input's shape for the example.
+        dim: of the input, that holds the channels.
+        forms: the two widths by the numbers of classes that the groups keep.
+        axes: per width the values that are measured, ascending.
+    """
+
+    module: Any
+    input: torch.Size
+    dim: int
+    forms: tuple[Linear, Linear]
+    axes: tuple[list[int], list[int]]
+
+    def cut(self, first: int, second: int) -> Any:
+        """The layer with these widths; a depthwise one has as many groups as channels again."""
+        part = copy.copy(self.module)
+        part._parameters = dict(part._parameters)
+        part.weight = nn.Parameter(self.module.weight.detach()[:first, :second].contiguous(), requires_grad=False)
+        if _depthwise(part):
+            part.groups = first * self.module.groups // self.module.weight.shape[0]
+        fit(part)
+        if part.bias is not None:
+            part.bias = nn.Parameter(self.module.bias.detach()[: _channels(part)[1]].clone(), requires_grad=False)
+        return part
+
+    def example(self, part: nn.Module) -> Tensor:
+        """An input for a cut layer."""
+        shape = [_channels(part)[0] if dim == self.dim else size for dim, size in enumerate(self.input)]
+        weight = self.module.weight
+        return torch.ones(shape, dtype=weight.dtype, device=weight.device)
+
+    def key(self, part: nn.Module) -> LayerKey:
+        """What a cut layer's latency depends on."""
+        inputs, outputs = _channels(part)
+        return LayerKey(
+            device=str(self.module.weight.device),
+            dtype=str(self.module.weight.dtype).removeprefix("torch."),
+            type=type(part).__name__,
+            kernel=getattr(part, "kernel_size", None),
+            stride=getattr(part, "stride", None),
+            padding=getattr(part, "padding", None),
+            dilation=getattr(part, "dilation", None),
+            groups=getattr(part, "groups", 1),
+            input_size=tuple(size for dim, size in enumerate(self.input) if dim != self.dim),
+            inputs=inputs,
+            outputs=outputs,
+        )
+
+    def interpolate(self, times: NDArray[np.float64], classes: NDArray[np.int64]) -> float:
+        """Milliseconds, linear in both widths between measured ones."""
+        first, second = (form.constant + sum(f * int(classes[g]) for g, f in form.per_group.items()) for form in self.forms)
+        rows = [float(np.interp(second, self.axes[1], row)) for row in times]
+        return float(np.interp(first, self.axes[0], rows))
+
+
+def _layers(module: fx.GraphModule, coupling: Coupling, example: Tensor) -> list[_Layer]:
+    forms = Forms(coupling.prunable, coupling.members)
+    shapes = infer_shapes(module).values
+    layers: list[_Layer] = []
+    for node in module.graph.nodes:
+        if node.op != "call_module" or node.target not in coupling.layers:
+            continue
+        part: Any = module.get_submodule(node.target)
+        shape = shapes[node.args[0]]
+        first, second = (forms.width(f"{node.target}.weight", dim) or ONE for dim in (0, 1))
+        groups = getattr(part, "groups", 1)
+        step = part.weight.shape[0] // groups if _depthwise(part) else groups
+        layers.append(
+            _Layer(
+                part,
+                torch.Size([shape[0] * len(example) // BATCH, *shape[1:]]),
+                len(shape) - (1 if isinstance(part, nn.Linear) else part.weight.dim() - 1),
+                (first, second),
+                (_axis(part.weight.shape[0], first, step), _axis(part.weight.shape[1], second, 1)),
+            )
+        )
+    return layers
+
+
+def _fit(sums: NDArray[np.float64], whole: NDArray[np.float64]) -> tuple[float, float]:
+    """Scale and overhead with the least squared relative error."""
+    system = np.stack([sums / whole, 1 / whole], axis=1)
+    scale, overhead = np.linalg.lstsq(system, np.ones(len(whole)))[0]
+    return float(scale), float(overhead)
+
+
+def _axis(dense: int, form: Linear, step: int) -> list[int]:
+    """The values of a width that are measured, multiples of ``step``."""
+    if not form.per_group:
+        return [dense]
+    return sorted({max(step, round(share * dense / step) * step) for share in GRID})
+
+
+def _channels(part: Any) -> tuple[int, int]:
+    """Input and output channels."""
+    if isinstance(part, nn.Linear):
+        return part.in_features, part.out_features
+    return part.in_channels, part.out_channels
+
+
+def _depthwise(part: Any) -> bool:
+    return getattr(part, "groups", 1) > 1 and part.in_channels == part.groups

@@ -1,0 +1,187 @@
+"""Masks into a smaller network: NNI's ``ModelSpeedup``, on the coupled channels of ``pruners.graph``.
+
+A channel goes if every layer that produces it, or is coupled to it, masks it; otherwise it stays with its weights masked.
+Either way the network computes what the masked one does, with one exception that is NNI's too: what a BatchNorm, or an
+activation with f(0) ≠ 0, makes of a channel of zeros goes with the channel.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from pruners.errors import InvalidInput
+from pruners.graph.check import traced
+from pruners.graph.groups import Coupling, Group, Indices
+from pruners.graph.modules import build_module
+from pruners.graph.program import Program, read_program
+from pruners.graph.shrink import shrink
+
+Masks = Mapping[str, Mapping[str, Tensor | None]]
+"""``{layer: {"weight": Tensor, "bias": Tensor | None}}`` of 0 and 1 in the parameters' shapes; ``None`` masks nothing."""
+
+_BATCH = 2  # the least example batch that torch.export keeps dynamic: it treats sizes 0 and 1 as constants
+
+
+class ModelSpeedup:
+    """Removes the masked channels of a network for real.
+
+    Args:
+        model: any network that ``torch.export`` takes; it is copied, not changed.
+        dummy_input: an example ``[batch, …]``, or a tuple of them where the network takes several.
+        masks_or_path: the masks, or a file of them written by ``torch.save``.
+
+    Attributes:
+        not_honoured: after ``speedup_model``, by layer why channels that it masks stayed.
+
+    Raises:
+        InvalidInput: masks that are no masks, or not of this network.
+    """
+
+    def __init__(self, model: nn.Module, dummy_input: Tensor | tuple[Tensor, ...], masks_or_path: Masks | str | Path) -> None:
+        self._model = model
+        self._inputs = (dummy_input,) if isinstance(dummy_input, Tensor) else tuple(dummy_input)
+        self._masks = _load(masks_or_path) if isinstance(masks_or_path, str | Path) else masks_or_path
+        self.not_honoured: dict[str, str] = {}
+        _check(model, self._masks)
+
+    def speedup_model(self) -> fx.GraphModule:
+        """The smaller network: real modules under the user's own names, in eval mode on the model's device.
+
+        Raises:
+            InvalidInput: a network that cannot be exported or read.
+        """
+        module = build_module(_exported(_masked(self._model, self._masks), self._inputs))
+        coupling = traced(module)
+        vote = _Vote(module, coupling, self._masks)
+        keep = [vote.kept(group) for group in coupling.prunable]
+        self.not_honoured = vote.explain(keep)
+        device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
+        return shrink(module, coupling, keep).to(device)
+
+
+class _Vote:
+    """Which channel classes every layer agrees to lose."""
+
+    def __init__(self, module: fx.GraphModule, coupling: Coupling, masks: Masks) -> None:
+        self._coupling = coupling
+        members = {(member.tensor, member.dim): member.classes for member in coupling.members}
+        self._wanted: dict[str, Indices] = {}  # per masked layer the classes that it masks wherever they occur in it
+        votes: dict[int, bool] = {}
+        for layer, dim in coupling.layers.items():
+            classes, part = members[f"{layer}.weight", dim], module.get_submodule(layer)
+            if layer not in masks and _passes_on(part):
+                continue
+            gone = _zero_channels(part, masks[layer], dim) if layer in masks else np.zeros(len(classes), dtype=np.bool_)
+            agreed = {int(label): bool(gone[classes == label].all()) for label in np.unique(classes[classes >= 0])}
+            self._wanted[layer] = np.array([label for label, agrees in agreed.items() if agrees], dtype=np.int64)
+            for label, agrees in agreed.items():
+                votes[label] = votes.get(label, True) and agrees
+        self._gone = np.array([label for label, agrees in votes.items() if agrees], dtype=np.int64)
+
+    def kept(self, group: Group) -> Indices:
+        """The indices into a group's classes that stay: the first one at least, since no layer can be emptied."""
+        stay = np.flatnonzero(~np.isin(group.classes, self._gone))
+        least = group.minimum // group.divisor
+        return stay if len(stay) >= least else np.arange(least)
+
+    def explain(self, keep: list[Indices]) -> dict[str, str]:
+        """Why masked channels stayed, by layer."""
+        kept = self._coupling.kept(keep)
+        group_of = {int(label): group for group in self._coupling.groups for label in group.classes}
+        reasons: dict[str, str] = {}
+        for layer, wanted in self._wanted.items():
+            stayed = wanted[kept[wanted]]
+            if len(stayed):
+                count = f"{len(stayed)} of {len(wanted)} masked channels stay: "
+                reasons[layer] = count + self._reason(layer, int(stayed[0]), group_of.get(int(stayed[0])))
+        return reasons
+
+    def _reason(self, layer: str, label: int, group: Group | None) -> str:
+        if group is None or group.frozen_reason is not None:
+            return f"the layer {group.frozen_reason if group else 'cannot be pruned'}"
+        if label in self._gone:
+            return "a layer cannot be emptied"
+        others = [name for name in group.layers if name in self._wanted and label not in self._wanted[name]]
+        return f"{', '.join(others)} must lose the same ones and does not mask them"
+
+
+def _passes_on(layer: nn.Module) -> bool:
+    """Whether it is depthwise: each output channel is made of one input channel, and goes when that does."""
+    return getattr(layer, "groups", 1) > 1 and layer.in_channels == layer.groups
+
+
+def _zero_channels(layer: nn.Module, masks: Mapping[str, Tensor | None], dim: int) -> NDArray[np.bool_]:
+    """Which positions of a weight's output dim are masked throughout, and their bias with them if it has a mask."""
+    weight, bias = masks.get("weight"), masks.get("bias")
+    if weight is None:
+        return np.zeros(layer.get_parameter("weight").shape[dim], dtype=np.bool_)
+    gone = (weight.transpose(0, dim).flatten(1) == 0).all(1)
+    if bias is not None and len(bias) == len(gone):
+        gone &= bias == 0
+    zero: NDArray[np.bool_] = gone.cpu().numpy()
+    return zero
+
+
+def _load(path: str | Path) -> Masks:
+    try:
+        masks: Masks = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InvalidInput("masks_or_path", str(path), "does not exist; give the file that export_model wrote") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        problem = "is no file of masks; give one that torch.save wrote from a dict of tensors"
+        raise InvalidInput("masks_or_path", str(path), problem) from error
+    return masks
+
+
+def _check(model: nn.Module, masks: Masks) -> None:
+    if not isinstance(masks, Mapping):
+        raise InvalidInput("masks_or_path", type(masks).__name__, "is no dict of masks by layer; give pruner.masks")
+    layers = dict(model.named_modules(remove_duplicate=False))
+    for name, parts in masks.items():
+        if name not in layers:
+            raise InvalidInput(f"masks_or_path[{name!r}]", None, "is no layer of the model; give the masks made for it")
+        if not isinstance(parts, Mapping):
+            raise InvalidInput(f"masks_or_path[{name!r}]", None, 'is no dict of masks; give {"weight": …, "bias": …}')
+        for part, mask in parts.items():
+            field = f"masks_or_path[{name!r}][{part!r}]"
+            parameter = getattr(layers[name], part, None)
+            if mask is None:
+                continue
+            if not isinstance(parameter, Tensor) or not isinstance(mask, Tensor) or mask.shape != parameter.shape:
+                wanted = list(parameter.shape) if isinstance(parameter, Tensor) else "absent"
+                raise InvalidInput(field, None, f"does not have the shape of the layer's {part}, which is {wanted}")
+            if not bool(((mask == 0) | (mask == 1)).all()):
+                raise InvalidInput(field, None, "holds other values than 0 and 1; give masks, not weights")
+
+
+def _masked(model: nn.Module, masks: Masks) -> nn.Module:
+    masked = copy.deepcopy(model).cpu().eval()
+    with torch.no_grad():
+        for name, parts in masks.items():
+            for part, mask in parts.items():
+                if mask is not None:
+                    getattr(masked.get_submodule(name), part).mul_(mask.cpu())
+    return masked
+
+
+def _exported(model: nn.Module, inputs: tuple[Tensor, ...]) -> Program:
+    """The network as ``pruners.graph`` reads it, for any batch size."""
+    examples = tuple(torch.cat([x] * _BATCH) if len(x) < _BATCH else x for x in (x.detach().cpu() for x in inputs))
+    batch = torch.export.Dim("batch")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt2"
+        try:
+            torch.export.save(torch.export.export(model, examples, dynamic_shapes=tuple({0: batch} for _ in examples)), path)
+        except Exception as error:  # whatever the user's forward, or torch about it, raises
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise InvalidInput("model", None, f"cannot be exported by torch.export: {reason}") from error
+        return read_program(path)

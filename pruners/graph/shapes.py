@@ -27,6 +27,7 @@ def flop_counter() -> FlopCounterMode:
         display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
     )
 
+
 MAX_ELEMENTS = 2**30  # of one intermediate value for two inputs: 4 GiB of float32, far beyond any classifier's
 
 

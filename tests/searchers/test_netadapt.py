@@ -197,12 +197,13 @@ class TestRounds:
 
     @given(random_spaces(), st.integers(1, 40), st.floats(0.01, 1.0), st.integers(0, 2**16))
     @settings(derandomize=True, deadline=None, max_examples=100)
-    def test_the_last_round_is_on_the_budget_however_few_the_trials(self, of, spare, decay, seed):
+    def test_the_search_ends_on_the_budget_however_few_the_trials(self, of, spare, decay, seed):
         searcher = netadapt(of, max_trials=len(of.searchable) + spare, decay=decay)
         noise = random.Random(seed)
         all_rounds = rounds(searcher, lambda w: noise.random())
         assert sum(map(len, all_rounds)) <= searcher.planned_trials
-        assert any(of.fits(p.widths) for p in all_rounds[-1])
+        # Not always in the last round that was asked for: its winner may be a plan that an earlier round had tried.
+        assert any(of.fits(p.widths) for r in all_rounds for p in r)
         assert all(within_one_step(of, p.widths) for r in all_rounds for p in r if of.fits(p.widths))
 
 

@@ -61,7 +61,7 @@ _TABLE: dict[Kind, str] = {
         view reshape flatten.using_ints permute transpose.int swapaxes t unsqueeze squeeze.dim squeeze.dims
         slice.Tensor cat stack chunk split.Tensor split_with_sizes expand expand_as reshape_as view_as pad
         constant_pad_nd select.int unbind.int unflatten.int repeat movedim.int movedim.intlist pixel_shuffle
-        pixel_unshuffle channel_shuffle""",
+        pixel_unshuffle channel_shuffle repeat_interleave.self_int""",
     Kind.WINDOW: """
         max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
         adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d upsample_nearest1d.vec upsample_nearest2d.vec
@@ -78,7 +78,7 @@ _TABLE: dict[Kind, str] = {
         feature_dropout feature_dropout_ conv_transpose1d conv_transpose2d.input conv_transpose3d.input""",
     Kind.SYMBOLIC: "sym_size.int",
     Kind.OPAQUE: """
-        mm addmm lstm.input gru.input einsum repeat_interleave.self_int mean sum prod.dim_int max.dim min.dim argmax
+        mm addmm lstm.input gru.input einsum mean sum prod.dim_int max.dim min.dim argmax
         topk gather index.Tensor index_select tril triu arange arange.start zeros ones full view_as
         var_mean.correction baddbmm im2col unfold glu fill_.Tensor fill_.Scalar copy_ bitwise_not bitwise_and.Tensor
         bitwise_or.Tensor __and__.Tensor __or__.Tensor logical_or""",

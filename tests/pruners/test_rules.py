@@ -80,6 +80,22 @@ class Handwritten(nn.Module):
         return self.head((x + self.out((weights @ v).transpose(1, 2).flatten(2))).mean(1))
 
 
+class GroupedQuery(nn.Module):
+    """Four query heads share two heads of keys and values."""
+
+    def __init__(self, dim: int = 12, head: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Linear(7, dim)
+        self.q, self.k, self.v = nn.Linear(dim, 4 * head), nn.Linear(dim, 2 * head), nn.Linear(dim, 2 * head)
+        self.out = nn.Linear(4 * head, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        q = self.q(x).unflatten(-1, (4, -1)).transpose(1, 2)
+        k, v = (part(x).unflatten(-1, (2, -1)).transpose(1, 2).repeat_interleave(2, 1) for part in (self.k, self.v))
+        return self.out(F.scaled_dot_product_attention(q, k, v, scale=0.4).transpose(1, 2).flatten(2)).mean(1)
+
+
 class Decoder(nn.Module):
     """Transposed convolutions, group and instance norm, pixel shuffle, per-channel slopes."""
 
@@ -118,6 +134,7 @@ CASES: dict[str, Case] = {
         },
     ),
     "handwritten": (Handwritten, (6, 7), {"table": (9, {"dim": 9}), "q": (3, {"head": 3}), "v": (3, {"head": 3})}),
+    "grouped query": (GroupedQuery, (6, 7), {"stem": (9, {"dim": 9}), "q": (3, {"head": 3}), "v": (3, {"head": 3})}),
     "decoder": (Decoder, (3, 6, 6), {"stem": (3, {"first": 6}), "up": (7, {"second": 7}), "expand": (3, {"third": 12})}),
 }
 

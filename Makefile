@@ -40,7 +40,7 @@ bench: .venv/installed-bench ## the README's figures: make bench DATA=cifar10.np
 	$(BIN)/python -m benchmarks.cifar --data $(DATA) --weights $(WEIGHTS) --plot docs/search.svg
 
 clean: ## remove the environment and what the service wrote here
-	rm -rf .venv secateur-data build *.egg-info
+	rm -rf .venv .venv-zoo secateur-data build *.egg-info
 
 # torch comes first and alone, so that no other package's looser wish pulls in another build of it.
 .venv/installed: requirements.txt pyproject.toml

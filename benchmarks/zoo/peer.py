@@ -60,18 +60,18 @@ def _measure(network: Network, found: dict[str, Any]) -> None:
 
 
 def _outputs(model: nn.Module, x: Tensor) -> list[nn.Module]:
-    """The layers that return what the network returns, by shape."""
+    """The layers that return what the network returns, by shape; else the last one (its result may be pooled)."""
     shapes: dict[nn.Module, torch.Size] = {}
 
     def record(module: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and hasattr(module, "weight"):
             shapes[module] = output.shape
 
     hooks = [module.register_forward_hook(record) for module in model.modules() if not list(module.children())]
     result = _run(model, x)
     for hook in hooks:
         hook.remove()
-    return [module for module, shape in shapes.items() if shape == result.shape and hasattr(module, "weight")]
+    return [module for module, shape in shapes.items() if shape == result.shape] or [list(shapes)[-1]]
 
 
 def _run(model: nn.Module, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from pruners.graph.assemble import Trace
-from pruners.graph.labels import FIXED, Labels, profile, shrink_constant_dims
+from pruners.graph.labels import FIXED, Labels, shrink_constant_dims
 from pruners.graph.shapes import Shapes
 
 
@@ -144,12 +144,3 @@ def as_labels(value: Any) -> Any:
 def lay(line: Tensor, dim: int, shape: torch.Size) -> Tensor:
     """Labels ``[size]`` laid along one dim of a shape, constant along the others."""
     return line.reshape([-1 if place == dim else 1 for place in range(len(shape))]).expand(shape)
-
-
-def line_along(labels: Tensor, dim: int) -> Tensor:
-    """Labels along one dim ``[size]``, ``FIXED`` if nothing changes along it.
-
-    Unlike ``profile`` this does not mind a tensor whose only label is spread over that dim by nothing but its size.
-    """
-    line = profile(labels, dim)
-    return torch.full((labels.shape[dim],), FIXED) if line is None else line

@@ -29,7 +29,7 @@ class InvalidInput(SecateurError):
     def __init__(self, field: str, value: object, problem: str) -> None:
         self.field = field
         self.value = value
-        shown = "" if value is None else f" {_shorten(value)}"
+        shown = "" if value is None else f" {quote(value)}"
         super().__init__(f"{field}{shown} {problem}.")
 
 
@@ -41,6 +41,16 @@ class JobFailed(SecateurError):
     """A job that ends without a network, with the reason in words."""
 
 
-def _shorten(value: object) -> str:
-    text = repr(value)
+def quote(value: object) -> str:
+    """A value as errors show it: on one line, printable, shortened."""
+    return _cut(repr(value))
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, printable and shortened; its kind where it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return _cut(lines[0].encode("ascii", "backslashreplace").decode().rstrip("."))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

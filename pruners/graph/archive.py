@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pruners.errors import InvalidInput, UnsafeProgram
+from pruners.errors import InvalidInput, UnsafeProgram, quote, reason
 
 MAX_MEMBERS = 100_000  # the largest networks have a few thousand tensors, one member each
 MAX_DIRECTORY_BYTES = MAX_MEMBERS * 256  # an entry of the zip directory takes 46 bytes and the member's path
@@ -24,7 +24,6 @@ MAX_JSON_DEPTH = 64  # programs nest about ten deep
 
 _CHUNK = 2**20  # bytes of a member in memory at a time
 _LOCAL_HEADER_BYTES = 30  # what precedes a member's path and data
-_LONGEST_QUOTE = 120  # characters of an uploaded name that an error repeats, as in pruners.errors
 
 EXPORT = "export it with torch.export.save of torch 2.9 to 2.13"
 
@@ -137,19 +136,6 @@ def parse_json(text: bytes | str) -> Any:
         if depth > MAX_JSON_DEPTH:
             raise ValueError(f"it nests deeper than {MAX_JSON_DEPTH}")
     return parsed
-
-
-def quote(value: object) -> str:
-    """A name from the upload as errors show it: on one line, printable, shortened."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error, printable and shortened; its kind where it says nothing."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = lines[0].encode("ascii", "backslashreplace").decode().rstrip(".")
-    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
 
 
 def _open(file: BinaryIO) -> zipfile.ZipFile:

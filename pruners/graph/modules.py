@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from pruners.errors import InvalidInput
+from pruners.errors import InvalidInput, reason
 from pruners.graph import ops
-from pruners.graph.archive import reason
 from pruners.graph.program import Node, Program, Ref
 
 _CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

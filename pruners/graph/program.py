@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruners.errors import InvalidInput, UnsafeProgram
+from pruners.errors import InvalidInput, UnsafeProgram, quote, reason
 from pruners.graph import ops
-from pruners.graph.archive import EXPORT, Archive, parse_json, quote, reason
+from pruners.graph.archive import EXPORT, Archive, parse_json
 from pruners.graph.tensors import DTYPES, MAX_DIMS, read_tensors
 
 _SCHEMA_MAJOR = 8  # what torch 2.9 to 2.13 write

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruners.errors import InvalidInput, UnsafeProgram
-from pruners.graph.archive import Archive, quote
+from pruners.errors import InvalidInput, UnsafeProgram, quote
+from pruners.graph.archive import Archive
 
 DTYPES: dict[int, torch.dtype] = {
     1: torch.uint8,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +39,13 @@ class Coverage:
         return [(name, missing[name]) for name in worst if missing[name] > 0]
 
 
-def coverage(model: nn.Module, coupling: Coupling) -> Coverage:
+def coverage(model: nn.Module, coupling: Coupling, names: Mapping[str, str]) -> Coverage:
     """What ``coupling`` reaches of the network that was exported.
+
+    Args:
+        model: the user's own.
+        coupling: of what was read from its file.
+        names: the user's name of each tensor that is called otherwise there.
 
     An element counts if the channel it belongs to along any dim of its weight is in a prunable group, so the output layer
     counts by its inputs alone. The weights are those of the user's model, whatever became of them in the exported graph.
@@ -50,7 +56,7 @@ def coverage(model: nn.Module, coupling: Coupling) -> Coverage:
     fixed: dict[str, dict[int, float]] = {}  # per tensor and dim, the part of the positions that must stay
     for member in coupling.members:
         loose = np.where(member.classes >= 0, prunable[member.classes], False) if coupling.classes else np.zeros(1)
-        fixed.setdefault(member.tensor, {})[member.dim] = 1.0 - float(loose.mean())
+        fixed.setdefault(names.get(member.tensor, member.tensor), {})[member.dim] = 1.0 - float(loose.mean())
     weights = weights_of(model)
     covered = {
         name: round(weight.numel() * (1.0 - float(np.prod(list(fixed.get(name, {}).values())))))

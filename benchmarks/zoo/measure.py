@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,8 +38,7 @@ from service.client.export import export_model
 
 TOLERANCE = 1e-5  # relative: float32 sums of thousands of terms in another order
 AUDIBLE = 1e-3  # relative: where removal changes the outputs by less, comparing them proves nothing
-VECTORS = 20  # random width vectors whose parameters are counted
-COUNTED = 4  # of them those whose MACs are counted too, which runs the network on shapes
+VECTORS = 20  # random width vectors whose parameters and MACs are counted
 REPEATS = 3  # of every timing
 IMAGES = 3  # compared per network
 OUTPUT = "is an output of the network"  # as tracing words it: channels that nobody would want to remove
@@ -63,7 +61,7 @@ def measure(network: Network, folder: Path, found: dict[str, Any]) -> None:
     _check_equal("the network read from its file against the original", dense, run(model, x))
     fresh = [module, *(build_module(read_program(path)) for _ in range(REPEATS - 1))]  # tracing may rewrite the graph
     found["trace_ms"], coupling = timed(lambda: trace(fresh.pop()), REPEATS)
-    _describe(model, coupling, found)
+    _describe(model, module, coupling, found)
     if not coupling.prunable:
         raise Failure("no group is prunable")
     random = np.random.default_rng(0)
@@ -114,8 +112,8 @@ def _least(group: Group, classes: int) -> int:
     return max(classes, -(-group.minimum // group.divisor))
 
 
-def _describe(model: nn.Module, coupling: Coupling, found: dict[str, Any]) -> None:
-    reached = coverage(model, coupling)
+def _describe(model: nn.Module, module: fx.GraphModule, coupling: Coupling, found: dict[str, Any]) -> None:
+    reached = coverage(model, coupling, module.meta["names"])
     found["coverage"] = reached.share
     found["gaps"] = reached.gaps(8)
     found["groups"] = len(coupling.groups)
@@ -148,14 +146,13 @@ def _compare_with_masked(
 
 def _count(module: fx.GraphModule, coupling: Coupling, network: Network, found: dict[str, Any]) -> None:
     random = np.random.default_rng(1)
-    for index in range(VECTORS):
+    for _ in range(VECTORS):
         classes = [_least(g, int(random.integers(1, len(g.classes) + 1))) for g in coupling.prunable]
         keep = [np.sort(random.permutation(len(g.classes))[:n]) for g, n in zip(coupling.prunable, classes, strict=True)]
         widths = [n * group.divisor for group, n in zip(coupling.prunable, classes, strict=True)]
         small = shrink(module, coupling, keep)
         _check_count("parameters", coupling.cost("params", widths), sum(p.numel() for p in small.parameters()))
-        if index < COUNTED:
-            _check_count("MACs", coupling.cost("macs", widths), count_macs(small, network))
+        _check_count("MACs", coupling.cost("macs", widths), count_macs(small, network))
     dense = [group.width for group in coupling.prunable]
     found["macs"], found["params"] = coupling.cost("macs", dense), coupling.cost("params", dense)
     _check_count("MACs of the dense network", found["macs"], count_macs(module, network))
@@ -170,14 +167,15 @@ def _check_count(what: str, analytic: int, counted: int) -> None:
 
 
 def count_macs(module: nn.Module, network: Network) -> int:
-    """What torch's own counter says for one input; the network runs on shapes alone, with two inputs.
+    """What torch's own counter says while the network runs on one input.
 
-    Attention runs as the matrix products it consists of, since the counter knows no fused kernel for CPUs.
+    Attention and LSTMs run as the matrix products they consist of, since the counter knows no fused kernel for CPUs.
     """
     counter = FlopCounterMode(display=False)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
-        module(mode.from_tensor(network.example(2)))
-    return int(counter.get_total_flops()) // 4
+    products = torch.backends.mkldnn.flags(enabled=network.family != "recurrent", allow_tf32=None)
+    with products, sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
+        module(network.example(1))
+    return int(counter.get_total_flops()) // 2
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ class Group:
         layers: all layers that produce these channels, in the order of execution.
         types: their module types, such as ``Conv2d``.
         residual: whether they are summed with others' channels: the stream of a residual network.
-        crosses_norm: whether a LayerNorm or GroupNorm averages over them: then removing them changes what stays, and a
-            network with them masked is another network than one without them.
+        crosses_norm: whether a LayerNorm or GroupNorm averages over them, or a convolution slides over them (ECA): then
+            removing them changes what stays, and a network with them masked is another network than one without them.
         frozen_reason: why none of them may be removed, or ``None``.
         classes: the ids of the channel classes, in the order of the first layer's channels.
     """

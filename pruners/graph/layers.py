@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, fx, nn
 
-from pruners.graph.assemble import Call
+from pruners.graph.assemble import Call, Product
 from pruners.graph.labels import FIXED, profile
 from pruners.graph.shapes import BATCH
 from pruners.graph.tracer import Tracer, as_labels, fixed, lay
@@ -47,6 +47,10 @@ def _contraction(
     shape: torch.Size = tracer.shape(node)
     dim = source.dim() - 1 if isinstance(part, nn.Linear) else source.dim() - (part.weight.dim() - 1)
     inputs = profile(source, dim)
+    if inputs is None and isinstance(part, nn.Conv1d) and (line := _slid_over(part, source, shape)) is not None:
+        tracer.labels.norm(line)
+        tracer.result.products.append(Product(part.weight.shape[2], line, torch.full((1,), FIXED)))
+        return source
     if inputs is None:
         tracer.freeze(source, f"enters {path} with its channels in several dims")
         inputs = torch.full((source.shape[dim],), FIXED)
@@ -68,6 +72,15 @@ def _contraction(
     pixels = math.prod(size for place, size in enumerate(places) if place != dim) // BATCH
     tracer.result.calls.append(Call(path, math.prod(part.weight.shape[2:]) * pixels))
     return lay(outputs, dim, shape)
+
+
+def _slid_over(part: nn.Conv1d, source: Tensor, shape: torch.Size) -> Tensor | None:
+    """The channels that a convolution mixes with their neighbours, as in ECA (Wang et al. 2020), or ``None`` if it is another.
+
+    Without some of them others become neighbours, just as a norm over channels averages over those that are left.
+    """
+    same = source.shape == shape and part.in_channels == part.out_channels == 1
+    return profile(source, 2) if same and source.dim() == 3 else None
 
 
 def _grouped(tracer: Tracer, path: str, part: Convolution, inputs: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from pruners.errors import InvalidInput, reason
 from pruners.graph import ops
+from pruners.graph.fold import fold
 from pruners.graph.program import Node, Program, Ref
 
 _CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -33,7 +34,7 @@ def build_module(program: Program) -> fx.GraphModule:
     Raises:
         InvalidInput: weights whose shapes do not fit the operators that use them.
     """
-    return _Builder(program).build()
+    return _Builder(fold(program)).build()
 
 
 class _Builder:

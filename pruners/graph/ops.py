@@ -68,7 +68,8 @@ _TABLE: dict[Kind, str] = {
         upsample_nearest3d.vec upsample_bilinear2d.vec upsample_bicubic2d.vec upsample_trilinear3d.vec
         upsample_linear1d.vec""",
     Kind.REDUCTION: """
-        mean.dim sum.dim_IntList amax amin linalg_vector_norm norm.ScalarOpt_dim std.correction var.correction""",
+        mean.dim sum.dim_IntList amax amin linalg_vector_norm norm.ScalarOpt_dim std.correction std.dim
+        var.correction var.dim""",
     Kind.ALONG: "softmax.int log_softmax.int cumsum roll flip",
     Kind.NORM: "layer_norm rms_norm group_norm instance_norm",
     Kind.PRODUCT: "matmul bmm scaled_dot_product_attention embedding",
@@ -80,8 +81,8 @@ _TABLE: dict[Kind, str] = {
     Kind.OPAQUE: """
         mm addmm lstm.input gru.input einsum mean sum prod.dim_int max.dim min.dim argmax
         topk gather index.Tensor index_select tril triu arange arange.start zeros ones full view_as
-        var_mean.correction baddbmm im2col unfold glu fill_.Tensor fill_.Scalar copy_ bitwise_not bitwise_and.Tensor
-        bitwise_or.Tensor __and__.Tensor __or__.Tensor logical_or""",
+        var_mean.correction _weight_norm baddbmm im2col unfold glu fill_.Tensor fill_.Scalar copy_ bitwise_not
+        bitwise_and.Tensor bitwise_or.Tensor __and__.Tensor __or__.Tensor logical_or""",
 }
 
 KINDS: dict[str, Kind] = {

@@ -30,7 +30,7 @@ class Reach(nn.Module):
 
 def test_coverage_counts_elements_with_a_removable_input_or_output(tmp_path: Path) -> None:
     model = Reach()
-    found = coverage(model, trace(load(model, (3, 4, 4), tmp_path / "m.pt2")))
+    found = coverage(model, trace(load(model, (3, 4, 4), tmp_path / "m.pt2")), {})
     assert found.total == {"inner.weight": 24, "partial.weight": 22, "direct.weight": 6}
     assert found.covered == {"inner.weight": 24, "partial.weight": 16, "direct.weight": 0}
     assert found.share == pytest.approx(40 / 52)

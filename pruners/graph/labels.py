@@ -2,51 +2,42 @@
 
 A label tensor has the shape of an activation and holds, at each position, the label of the channel it belongs to, or
 ``FIXED`` where nothing may be removed. Dims along which the label is constant are kept at stride 0, so a label tensor of any
-size costs little memory. ``Labels`` unites labels (union-find) and freezes them with a reason.
+size costs little memory. ``Labels`` unites labels and freezes them with a reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Indices = NDArray[np.int64]
+
 FIXED = -1
 """The label of positions that belong to no removable channel, such as a network's input."""
 
 
 class Labels:
-    """All labels handed out so far, which of them are one, and which are frozen."""
+    """All labels handed out so far, and what was stated of them: which are one, which are frozen and why.
+
+    Statements are merely kept, and drawn together once, all at a time, when the first question is asked.
+    """
 
     def __init__(self) -> None:
-        self._parent: list[int] = []
-        self._reason: dict[int, str] = {}
-        self._summed: set[int] = set()
-        self._normed: set[int] = set()
+        self._count = 0
+        self._pairs: list[Indices] = [np.empty((2, 0), dtype=np.int64)]
+        self._frozen: list[tuple[Indices, str]] = []
+        self._summed: list[Indices] = []
+        self._normed: list[Indices] = []
 
     def fresh(self, count: int) -> Tensor:
         """``count`` new labels ``[count]``."""
-        start = len(self._parent)
-        self._parent.extend(range(start, start + count))
-        return torch.arange(start, start + count)
-
-    def find(self, label: int) -> int:
-        """The representative of a label's class."""
-        root = label
-        while self._parent[root] != root:
-            root = self._parent[root]
-        while self._parent[label] != root:
-            self._parent[label], label = root, self._parent[label]
-        return root
-
-    def roots(self, labels: Tensor | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Representatives of labels, in the same shape; ``FIXED`` stays."""
-        values, inverse = np.unique(np.asarray(labels), return_inverse=True)
-        found = np.array([FIXED if value == FIXED else self.find(int(value)) for value in values], dtype=np.int64)
-        return found[inverse].reshape(np.asarray(labels).shape)
+        self._count += count
+        return torch.arange(self._count - count, self._count)
 
     def unite(self, first: Tensor, second: Tensor, *, summed: bool = False) -> None:
         """Makes labels at equal positions one; a channel that meets a ``FIXED`` position is frozen.
@@ -57,48 +48,71 @@ class Labels:
             summed: the two are added, which marks a residual stream.
         """
         first, second = shrink_constant_dims(first, second)
-        pairs = np.unique(np.stack([first.reshape(-1).numpy(), second.reshape(-1).numpy()]), axis=1)
-        for a, b in pairs.T.tolist():
-            if a == b:
-                continue
-            if FIXED in (a, b):
-                self._freeze_one(max(a, b), "is combined with values that no channel removal can shorten")
-                continue
-            a, b = self.find(a), self.find(b)
-            if a != b:
-                low, high = min(a, b), max(a, b)
-                self._parent[high] = low
-                if high in self._reason:
-                    self._reason.setdefault(low, self._reason[high])
-            if summed:
-                self._summed.add(b)
-                self._summed.add(a)
+        pairs = np.stack([first.reshape(-1).numpy(), second.reshape(-1).numpy()])
+        pairs = pairs[:, pairs[0] != pairs[1]]
+        fixed = (pairs == FIXED).any(0)
+        if fixed.any():
+            self._freeze(pairs[:, fixed].max(0), "is combined with values that no channel removal can shorten")
+            pairs = pairs[:, ~fixed]
+        self._pairs.append(pairs)
+        if summed:
+            self._summed.append(pairs.reshape(-1))
 
-    def freeze(self, labels: Tensor | Iterable[int], reason: str) -> None:
+    def freeze(self, labels: Tensor, reason: str) -> None:
         """Marks channels as not removable; the first reason given stays."""
-        values = np.unique(np.asarray(labels)).tolist() if isinstance(labels, Tensor) else labels
-        for label in values:
-            self._freeze_one(label, reason)
+        self._freeze(labels.reshape(-1).numpy(), reason)
 
-    def _freeze_one(self, label: int, reason: str) -> None:
-        if label != FIXED:
-            self._reason.setdefault(self.find(label), reason)
-
-    def reason(self, root: int) -> str | None:
-        """Why the class of ``root`` is frozen, or ``None``."""
-        return self._reason.get(root)
-
-    def summed(self) -> set[int]:
-        """Representatives of the classes that meet in an addition."""
-        return {self.find(label) for label in self._summed}
+    def _freeze(self, labels: Indices, reason: str) -> None:
+        self._frozen.append((labels[labels != FIXED], reason))
 
     def norm(self, labels: Tensor) -> None:
         """Marks channels that a norm averages over."""
-        self._normed.update(np.unique(labels.numpy()).tolist())
+        channels = labels.reshape(-1).numpy()
+        self._normed.append(channels[channels != FIXED])
+
+    def roots(self, labels: Tensor | Indices) -> Indices:
+        """Representatives of labels, in the same shape; ``FIXED`` stays."""
+        found: Indices = self._root[np.asarray(labels)]
+        return found
+
+    def reason(self, root: int) -> str | None:
+        """Why the class of ``root`` is frozen, or ``None``."""
+        first = self._first_reason[root]
+        return self._frozen[first][1] if first != FIXED else None
+
+    def summed(self) -> set[int]:
+        """Representatives of the classes that meet in an addition."""
+        return self._classes(self._summed)
 
     def normed(self) -> set[int]:
         """Representatives of the classes that a norm averages over."""
-        return {self.find(label) for label in self._normed if label != FIXED}
+        return self._classes(self._normed)
+
+    def _classes(self, labels: list[Indices]) -> set[int]:
+        return set(np.unique(self._root[np.concatenate(labels)]).tolist()) if labels else set()
+
+    @cached_property
+    def _root(self) -> Indices:
+        """The representative of every label, the least of its class, and ``FIXED`` at the end, where index -1 finds it."""
+        parent = np.arange(self._count + 1)
+        one, other = np.concatenate(self._pairs, axis=1)
+        while len(one):  # each round hooks every class under a lower one that it meets, and flattens the trees
+            np.minimum.at(parent, np.maximum(one, other), np.minimum(one, other))
+            while (parent != (above := parent[parent])).any():
+                parent = above
+            one, other = parent[one], parent[other]
+            apart = one != other
+            one, other = one[apart], other[apart]
+        parent[-1] = FIXED
+        return parent
+
+    @cached_property
+    def _first_reason(self) -> Indices:
+        """Per label that represents a class the first of ``_frozen`` that speaks of it, or ``FIXED``."""
+        first = np.full(self._count + 1, FIXED)
+        for index, (labels, _) in reversed(list(enumerate(self._frozen))):
+            first[self._root[labels]] = index
+        return first
 
 
 def varying(labels: Tensor) -> list[int]:

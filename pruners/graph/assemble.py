@@ -2,17 +2,24 @@
 
 Classes (labels united by tracing) that sit equally often in the same dims of the same tensors are interchangeable: a
 search need only say how many of them stay. Those are a group. Every layer's width is then linear in the group widths.
+
+Where channels were spread over two dims, two tracings are put together: one in which whole columns go (the same place of every
+head), and one in which whole rows do (a head). What either takes away leaves a network that holds together, so both may
+take away theirs. A group of rows is taken up where it makes full tables with the groups of columns that it meets, so that
+widths are products of the two groups' widths.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor, fx
 
-from pruners.graph.costs import cost_model
+from pruners.graph.costs import Forms, cost_model
 from pruners.graph.groups import Coupling, Group, Indices, Member, Resize
 from pruners.graph.labels import FIXED, Labels
 from pruners.graph.shapes import Shapes
@@ -28,58 +35,105 @@ class Call:
 
 @dataclass(frozen=True)
 class Product:
-    """A product of two activations: MACs are ``factor`` × the channels of ``first`` × those of ``second`` (labels)."""
+    """A product of two activations.
 
-    factor: int
-    first: Tensor
-    second: Tensor
+    Attributes:
+        macs: of the dense network, for ``BATCH`` inputs.
+        axes: labels ``[size]`` of those of its dims that hold channels, by a number that tells them apart.
+    """
+
+    macs: int
+    axes: dict[int, Tensor]
 
 
 @dataclass
 class Trace:
-    """What tracing collects, in labels."""
+    """What tracing collects, in labels. ``spread`` says whether channels were found spread over several dims."""
 
     labels: Labels = field(default_factory=Labels)
     members: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     outputs: set[tuple[str, int]] = field(default_factory=set)
     layers: dict[str, int] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
-    products: list[Product] = field(default_factory=list)
+    products: dict[tuple[str, int], Product] = field(default_factory=dict)
     baked: list[Any] = field(default_factory=list)
+    spread: bool = False
 
 
-def assemble(module: fx.GraphModule, trace: Trace, shapes: Shapes) -> Coupling:
-    """The coupling of a traced network."""
-    roots = {key: trace.labels.roots(labels) for key, labels in trace.members.items()}
-    known = np.unique(np.concatenate([np.array([FIXED]), *roots.values()]))
-    known = known[known != FIXED]
-
-    def to_classes(labels: Tensor | Indices) -> Indices:
-        found = trace.labels.roots(labels)
-        return np.where(np.isin(found, known), np.searchsorted(known, found), FIXED)
-
-    members = tuple(
-        Member(tensor, dim, to_classes(labels), (tensor, dim) in trace.outputs) for (tensor, dim), labels in roots.items()
-    )
-    groups = _groups(module, trace, members, known)
-    resizes = tuple(
-        Resize(baked.node, baked.position, to_classes(baked.labels.numpy()), baked.attribute) for baked in trace.baked
-    )
-    prunable = [group for group in groups if group.frozen_reason is None]
-    at = {(member.tensor, member.dim): member.classes for member in members}
-    products = [(call.factor, at[f"{call.layer}.weight", 0], at.get((f"{call.layer}.weight", 1))) for call in trace.calls]
-    products += [(product.factor, to_classes(product.first), to_classes(product.second)) for product in trace.products]
-    cost = cost_model(module, prunable, members, products, trace.layers, shapes)
-    return Coupling(groups, members, resizes, cost, dict(trace.layers), len(known))
+Place = tuple[Any, ...]
+"""What holds channels: a kind (``member``, ``resize`` or ``axis``) and what tells it from others of its kind."""
 
 
-def _groups(module: fx.GraphModule, trace: Trace, members: tuple[Member, ...], known: Indices) -> tuple[Group, ...]:
+class _Numbered:
+    """A tracing in numbers.
+
+    Attributes:
+        known: the representatives of all classes that sit in a parameter, ascending; a class's number is its index here.
+        at: per place the class of each position.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        lines: dict[Place, Tensor] = {("member", *key): labels for key, labels in trace.members.items()}
+        lines |= {("resize", baked.node, baked.position, baked.attribute): baked.labels for baked in trace.baked}
+        lines |= {("axis", *key, axis): line for key, product in trace.products.items() for axis, line in product.axes.items()}
+        roots = {place: trace.labels.roots(line) for place, line in lines.items()}
+        self.known = np.unique(np.concatenate([np.array([FIXED]), *(roots["member", *key] for key in trace.members)]))[1:]
+        self.at: dict[Place, Indices] = {
+            place: np.where(np.isin(found, self.known), np.searchsorted(self.known, found), FIXED)
+            for place, found in roots.items()
+        }
+
+
+def assemble(module: fx.GraphModule, columns: Trace, rows: Trace | None, shapes: Shapes) -> Coupling:
+    """The coupling of a traced network.
+
+    Args:
+        module: the network.
+        columns: its tracing.
+        rows: its tracing by rows, where channels are spread over two dims.
+        shapes: of the dense network.
+    """
+    first = _Numbered(columns)
+    groups = _groups(module, first)
+    at, factors = first.at, np.stack([np.arange(len(first.known))] * 2, axis=1)
+    products, outputs = dict(columns.products), set(columns.outputs)
+    if rows is not None:
+        second = _Numbered(rows)
+        crossing = [group for group in _groups(module, second) if _crosses(group, groups, first, second)]
+        at, factors, crossing = _crossed(first, second, crossing)
+        order = list(columns.layers)
+        groups = sorted([*groups, *crossing], key=lambda group: order.index(group.layers[0]))
+        products |= rows.products
+        outputs |= rows.outputs
+    members = tuple(Member(*key, classes, key in outputs) for key, classes in _of_kind("member", at))
+    resizes = tuple(Resize(node, place, classes, part) for (node, place, part), classes in _of_kind("resize", at))
+    calls = [(call.factor, *(at.get(("member", f"{call.layer}.weight", dim)) for dim in (0, 1))) for call in columns.calls]
+    forms = Forms([group for group in groups if group.frozen_reason is None], members, factors)
+    cost = cost_model(module, forms, calls, _per_position(products, at), columns.layers, shapes)
+    return Coupling(tuple(groups), members, resizes, cost, dict(columns.layers), factors)
+
+
+def _of_kind(kind: str, at: dict[Place, Indices]) -> Iterator[tuple[Place, Indices]]:
+    """The places of one kind, without its name."""
+    return ((place[1:], classes) for place, classes in at.items() if place[0] == kind)
+
+
+def _per_position(products: dict[tuple[str, int], Product], at: dict[Place, Indices]) -> list[tuple[int, list[Indices]]]:
+    """Per product its MACs for one position of each of its axes that hold channels, and these axes."""
+    axes: dict[tuple[str, int], list[Indices]] = {key: [] for key in products}
+    for (node, number, _), classes in _of_kind("axis", at):
+        axes[node, number].append(classes)
+    return [(product.macs // math.prod(map(len, axes[key])), axes[key]) for key, product in products.items()]
+
+
+def _groups(module: fx.GraphModule, traced: _Numbered) -> list[Group]:
+    trace, known, members = traced.trace, traced.known, dict(_of_kind("member", traced.at))
     places: list[list[tuple[int, int]]] = [[] for _ in known]  # per class: which members it sits in, how often
-    for index, member in enumerate(members):
-        for label, count in zip(*np.unique(member.classes[member.classes >= 0], return_counts=True), strict=True):
+    for index, found in enumerate(members.values()):
+        for label, count in zip(*np.unique(found[found >= 0], return_counts=True), strict=True):
             places[label].append((index, int(count)))
-    at = {(member.tensor, member.dim): member.classes for member in members}
-    outputs = {layer: at[f"{layer}.weight", dim] for layer, dim in trace.layers.items()}
+    outputs = {layer: members[f"{layer}.weight", dim] for layer, dim in trace.layers.items()}
     alike: dict[tuple[Any, ...], list[int]] = {}
     for classes_of_layer in outputs.values():
         for label in dict.fromkeys(classes_of_layer.tolist()):
@@ -108,4 +162,59 @@ def _groups(module: fx.GraphModule, trace: Trace, members: tuple[Member, ...], k
                 classes=classes,
             )
         )
-    return tuple(groups)
+    return groups
+
+
+def _crosses(rows: Group, groups: Sequence[Group], first: _Numbered, second: _Numbered) -> bool:
+    """Whether a group of rows can go one by one, and makes full tables with the prunable groups of columns that it meets."""
+    if rows.frozen_reason is not None:
+        return False
+    group_of = np.full(len(first.known) + 1, FIXED)  # its last entry stands for FIXED
+    for index, group in enumerate(groups):
+        if group.frozen_reason is None:
+            group_of[group.classes] = index
+    for place, found in second.at.items():
+        here = np.isin(found, rows.classes)
+        columns = first.at[place][here] if place in first.at else np.full(here.sum(), FIXED)
+        met = group_of[columns]
+        for index in np.unique(met).tolist():
+            width = 1 if index == FIXED else len(groups[index].classes)
+            pairs = np.stack([found[here], columns if index != FIXED else met])[:, met == index]
+            counts = np.unique(pairs, axis=1, return_counts=True)[1]
+            if len(counts) != len(rows.classes) * width or len(set(counts.tolist())) > 1:
+                return False
+    return True
+
+
+def _crossed(
+    first: _Numbered, second: _Numbered, crossing: Sequence[Group]
+) -> tuple[dict[Place, Indices], Indices, list[Group]]:
+    """Two tracings in one: the classes of every place, their factors, and the groups of rows in these classes' numbers.
+
+    First come the classes of columns, then those of rows, then those of positions that belong to one of each.
+    """
+    columns, rows = len(first.known), sum(len(group.classes) for group in crossing)
+    number = np.full(len(second.known) + 1, FIXED)  # its last entry stands for FIXED
+    start, renumbered = columns, []
+    for group in crossing:
+        classes = np.arange(start, start := start + len(group.classes))
+        number[group.classes] = classes
+        renumbered.append(replace(group, name=f"{group.name}.heads", classes=classes))
+    pairs: dict[Place, tuple[Indices, Indices]] = {}
+    for place in dict.fromkeys([*first.at, *second.at]):
+        nothing = np.full(len(first.at.get(place, second.at.get(place, ()))), FIXED)
+        pairs[place] = first.at.get(place, nothing), number[second.at.get(place, nothing)]
+    both = {
+        place: np.where((column >= 0) & (row >= 0), column * rows + row - columns, FIXED)
+        for place, (column, row) in pairs.items()
+    }
+    tables = np.unique(np.concatenate([np.array([FIXED]), *both.values()]))[1:]
+    at = {
+        place: np.where(both[place] >= 0, columns + rows + np.searchsorted(tables, both[place]), np.maximum(column, row))
+        for place, (column, row) in pairs.items()
+    }
+    alone = np.arange(columns + rows)
+    factors = np.concatenate(
+        [np.stack([alone, alone], axis=1), np.stack([tables // max(rows, 1), columns + tables % max(rows, 1)], axis=1)]
+    )
+    return at, factors, renumbered

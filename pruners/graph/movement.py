@@ -1,7 +1,7 @@
 """How channels pass through operators that move, repeat or drop positions without mixing them.
 
 Most are run on the label tensor itself. Sizes that the program wrote down are noted (``Tracer.bake``), since they count
-channels; where channels get spread over several dims, removing must leave a box, so those at one place of the last dim unite.
+channels; where channels get spread over several dims, removing must leave a box, so those of one column or one row unite.
 """
 
 from __future__ import annotations
@@ -76,11 +76,12 @@ def _written_sizes(node: fx.Node, name: str, dims: list[int | None]) -> tuple[tu
 
 
 def rectangular(tracer: Tracer, labels: Tensor) -> Tensor:
-    """Labels that change along one dim at most: those at one place of the last such dim are united."""
+    """Labels that change along one dim at most: those of one column, or of one row, are united (``Tracer.by_rows``)."""
     dims = varying(labels)
     if len(dims) < 2:
         return labels
-    united = constant_except(labels, dims[-1:])
+    tracer.result.spread = True
+    united = constant_except(labels, dims[-2:-1] if tracer.by_rows else dims[-1:])
     tracer.labels.unite(labels, united)
     return united
 

@@ -76,8 +76,8 @@ class Polynomial:
 
     def __init__(self, terms: Sequence[Term], groups: int) -> None:
         short = [term for term in terms if len(term.factors) <= 2]
-        long = _expanded([term for term in terms if len(term.factors) > 2])
-        short += [Term(coefficient, *map(_one, group)) for group, coefficient in long.items() if len(group) <= 2]
+        expanded = _expanded([term for term in terms if len(term.factors) > 2])
+        short += [Term(coefficient, *map(_one, group)) for group, coefficient in expanded.items() if len(group) <= 2]
         coefficients = np.array([term.coefficient for term in short], dtype=np.int64)
         first, first_constant = _matrix([(*term.factors, ONE, ONE)[0] for term in short], groups)
         second, second_constant = _matrix([(*term.factors, ONE, ONE)[1] for term in short], groups)
@@ -86,7 +86,7 @@ class Polynomial:
         self._products: Integers = np.triu(products) + np.tril(products, -1).T
         self._linear: Integers = (coefficients * second_constant) @ first + (coefficients * first_constant) @ second
         self._constant = int((coefficients * first_constant) @ second_constant)
-        long = {group: coefficient for group, coefficient in long.items() if len(group) > 2 and coefficient}
+        long = {group: coefficient for group, coefficient in expanded.items() if len(group) > 2 and coefficient}
         degree = max(map(len, long), default=0)
         rows = [[*group, *[groups] * (degree - len(group))] for group in long]
         self._long: Integers = np.array(rows, dtype=np.int64).reshape(len(long), degree)
@@ -104,11 +104,10 @@ class Polynomial:
         slope: Floats = classes @ (self._products + self._products.T).astype(np.float64) + self._linear
         if len(self._long):
             factors = _with_one(classes)[..., self._long]
-            more = np.zeros((*classes.shape[:-1], classes.shape[-1] + 1))
+            variables = np.eye(classes.shape[-1] + 1)[:, :-1]
             for place in range(factors.shape[-1]):
                 others = np.delete(factors, place, axis=-1).prod(-1) * self._long_coefficients
-                np.add.at(more, (..., self._long[:, place]), others)
-            slope = slope + more[..., :-1]
+                slope = slope + others @ variables[self._long[:, place]]
         return slope
 
     def terms(self) -> list[Term]:

@@ -100,15 +100,17 @@ def assemble(module: fx.GraphModule, columns: Trace, rows: Trace | None, shapes:
     products, outputs = dict(columns.products), set(columns.outputs)
     if rows is not None:
         second = _Numbered(rows)
-        crossing = [group for group in _groups(module, second) if _crosses(group, groups, first, second)]
-        at, factors, crossing = _crossed(first, second, crossing)
+        at, factors, crossing = _crossed(first, second, _crossing(_groups(module, second), groups, first, second))
         order = list(columns.layers)
         groups = sorted([*groups, *crossing], key=lambda group: order.index(group.layers[0]))
         products |= rows.products
         outputs |= rows.outputs
-    members = tuple(Member(*key, classes, key in outputs) for key, classes in _of_kind("member", at))
+    members = tuple(Member(tensor, dim, classes, (tensor, dim) in outputs) for (tensor, dim), classes in _of_kind("member", at))
     resizes = tuple(Resize(node, place, classes, part) for (node, place, part), classes in _of_kind("resize", at))
-    calls = [(call.factor, *(at.get(("member", f"{call.layer}.weight", dim)) for dim in (0, 1))) for call in columns.calls]
+    weights = dict(_of_kind("member", at))
+    calls = [
+        (call.factor, weights[f"{call.layer}.weight", 0], weights.get((f"{call.layer}.weight", 1))) for call in columns.calls
+    ]
     forms = Forms([group for group in groups if group.frozen_reason is None], members, factors)
     cost = cost_model(module, forms, calls, _per_position(products, at), columns.layers, shapes)
     return Coupling(tuple(groups), members, resizes, cost, dict(columns.layers), factors)
@@ -165,25 +167,35 @@ def _groups(module: fx.GraphModule, traced: _Numbered) -> list[Group]:
     return groups
 
 
-def _crosses(rows: Group, groups: Sequence[Group], first: _Numbered, second: _Numbered) -> bool:
-    """Whether a group of rows can go one by one, and makes full tables with the prunable groups of columns that it meets."""
-    if rows.frozen_reason is not None:
-        return False
-    group_of = np.full(len(first.known) + 1, FIXED)  # its last entry stands for FIXED
+def _crossing(rows: Sequence[Group], columns: Sequence[Group], first: _Numbered, second: _Numbered) -> list[Group]:
+    """The prunable groups of rows that make full tables with the prunable groups of columns that they meet, wherever they do.
+
+    Channels that belong to no row and column in the first place, each a class in both tracings, make none.
+    """
+    rows = [group for group in rows if group.frozen_reason is None]
+    columns = [group for group in columns if group.frozen_reason is None]
+    row_of, column_of = _group_of(rows, len(second.known)), _group_of(columns, len(first.known))
+    failed: set[int] = set()
+    for place, labels in second.at.items():
+        others = first.at.get(place, np.full(len(labels), FIXED))
+        cells = np.stack([labels, np.where(column_of[others] == FIXED, FIXED, others)])[:, row_of[labels] != FIXED]
+        cells, counts = np.unique(cells, axis=1, return_counts=True)
+        tables = row_of[cells[0]] * (len(columns) + 1) + column_of[cells[1]] + 1
+        for table in np.unique(tables).tolist():
+            row, column = divmod(table, len(columns) + 1)
+            size = len(rows[row].classes) * (len(columns[column - 1].classes) if column else 1)
+            cell_counts = counts[tables == table]
+            if len(cell_counts) != size or cell_counts.min() != cell_counts.max():
+                failed.add(row)
+    return [group for index, group in enumerate(rows) if index not in failed]
+
+
+def _group_of(groups: Sequence[Group], classes: int) -> Indices:
+    """The group of each class, ``FIXED`` for none; a last entry stands for the class ``FIXED``."""
+    group_of = np.full(classes + 1, FIXED)
     for index, group in enumerate(groups):
-        if group.frozen_reason is None:
-            group_of[group.classes] = index
-    for place, found in second.at.items():
-        here = np.isin(found, rows.classes)
-        columns = first.at[place][here] if place in first.at else np.full(here.sum(), FIXED)
-        met = group_of[columns]
-        for index in np.unique(met).tolist():
-            width = 1 if index == FIXED else len(groups[index].classes)
-            pairs = np.stack([found[here], columns if index != FIXED else met])[:, met == index]
-            counts = np.unique(pairs, axis=1, return_counts=True)[1]
-            if len(counts) != len(rows.classes) * width or len(set(counts.tolist())) > 1:
-                return False
-    return True
+        group_of[group.classes] = index
+    return group_of
 
 
 def _crossed(
@@ -193,28 +205,23 @@ def _crossed(
 
     First come the classes of columns, then those of rows, then those of positions that belong to one of each.
     """
-    columns, rows = len(first.known), sum(len(group.classes) for group in crossing)
     number = np.full(len(second.known) + 1, FIXED)  # its last entry stands for FIXED
-    start, renumbered = columns, []
+    count, renumbered = len(first.known), []
     for group in crossing:
-        classes = np.arange(start, start := start + len(group.classes))
+        classes = np.arange(count, count := count + len(group.classes))
         number[group.classes] = classes
         renumbered.append(replace(group, name=f"{group.name}.heads", classes=classes))
     pairs: dict[Place, tuple[Indices, Indices]] = {}
     for place in dict.fromkeys([*first.at, *second.at]):
         nothing = np.full(len(first.at.get(place, second.at.get(place, ()))), FIXED)
-        pairs[place] = first.at.get(place, nothing), number[second.at.get(place, nothing)]
-    both = {
-        place: np.where((column >= 0) & (row >= 0), column * rows + row - columns, FIXED)
-        for place, (column, row) in pairs.items()
-    }
-    tables = np.unique(np.concatenate([np.array([FIXED]), *both.values()]))[1:]
+        column, row = first.at.get(place, nothing), number[second.at.get(place, nothing)]
+        pairs[place] = np.where(row == FIXED, column, row), np.where(column == FIXED, row, column)
+    codes = {place: row * count + column for place, (row, column) in pairs.items()}
+    tables = np.unique(np.concatenate([codes[place][row != column] for place, (row, column) in pairs.items()]))
     at = {
-        place: np.where(both[place] >= 0, columns + rows + np.searchsorted(tables, both[place]), np.maximum(column, row))
-        for place, (column, row) in pairs.items()
+        place: np.where(row == column, row, count + np.searchsorted(tables, codes[place]))
+        for place, (row, column) in pairs.items()
     }
-    alone = np.arange(columns + rows)
-    factors = np.concatenate(
-        [np.stack([alone, alone], axis=1), np.stack([tables // max(rows, 1), columns + tables % max(rows, 1)], axis=1)]
-    )
+    alone = np.arange(count)
+    factors = np.concatenate([np.stack([alone, alone], axis=1), np.stack([tables // count, tables % count], axis=1)])
     return at, factors, renumbered

@@ -136,7 +136,8 @@ class Coupling:
                 raise InvalidInput("keep", group.name, f"names a channel beyond its {len(group.classes)}")
             kept[group.classes] = False
             kept[group.classes[indices]] = True
-        both: NDArray[np.bool_] = kept[self.factors].all(axis=1)
+        rows, columns = self.factors.T
+        both: NDArray[np.bool_] = kept[rows] & kept[columns]
         return both
 
     def layer_widths(self, widths: Sequence[int]) -> dict[str, tuple[int, int]]:

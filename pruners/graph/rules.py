@@ -192,10 +192,7 @@ def product(tracer: Tracer, node: fx.Node, name: str, operands: Operands) -> Ten
     if inner is None or rows + columns + bool(varying(batch)) > 1:
         return None
     outer = profile(first, -2) if rows else profile(second, -1) if columns else None
-    if outer is None:
-        result = batch[..., None, None].expand(shape)
-    else:
-        result = lay(outer, len(shape) - (2 if rows else 1), shape)
+    result = batch[..., None, None].expand(shape) if outer is None else lay(outer, len(shape) - (2 if rows else 1), shape)
     _count(tracer, node, 0, math.prod(shape) * first.shape[-1], inner, result)
     return result
 

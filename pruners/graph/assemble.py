@@ -48,7 +48,7 @@ class Product:
 
 @dataclass
 class Trace:
-    """What tracing collects, in labels. ``spread`` says whether channels were found spread over several dims."""
+    """What tracing collects, in labels; in ``spread`` those that were left where a node spread channels over several dims."""
 
     labels: Labels = field(default_factory=Labels)
     members: dict[tuple[str, int], Tensor] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     products: dict[tuple[str, int], Product] = field(default_factory=dict)
     baked: list[Any] = field(default_factory=list)
-    spread: bool = False
+    spread: dict[str, Tensor] = field(default_factory=dict)
 
 
 Place = tuple[Any, ...]

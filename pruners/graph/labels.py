@@ -88,6 +88,10 @@ class Labels:
         """Why the class of ``root`` is frozen, or ``None``."""
         return self._reason.get(root)
 
+    def frozen(self, labels: Tensor) -> bool:
+        """Whether all of these channels are."""
+        return all(root == FIXED or root in self._reason for root in self.roots(labels).flat)
+
     def summed(self) -> set[int]:
         """Representatives of the classes that meet in an addition."""
         return {self.find(label) for label in self._summed}

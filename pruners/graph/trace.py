@@ -44,14 +44,26 @@ def trace(module: fx.GraphModule) -> Coupling:
         InvalidInput: the network does not run on its own declared inputs.
     """
     shapes = infer_shapes(module)
-    columns = _traced(module, shapes, by_rows=False)
-    rows = _traced(module, shapes, by_rows=True) if columns.spread else None
+    columns = _traced(module, shapes)
+    rows = _by_rows(module, shapes, columns)
     module.recompile()
     return assemble(module, columns, rows, shapes)
 
 
-def _traced(module: fx.GraphModule, shapes: Shapes, *, by_rows: bool) -> Trace:
-    tracer = Tracer(module, shapes, by_rows=by_rows)
+def _by_rows(module: fx.GraphModule, shapes: Shapes, columns: Trace) -> Trace | None:
+    """A tracing that unites rows where the first united columns, except where rows get stuck: those of query, key and value,
+    say, spread before they are spread over heads. ``None`` if that is everywhere."""
+    places = frozenset(columns.spread)
+    rows = _traced(module, shapes, places) if places else None
+    if rows is None:
+        return None
+    stuck = {node for node, labels in rows.spread.items() if rows.labels.frozen(labels)}
+    left = places - stuck
+    return rows if not stuck else _traced(module, shapes, left) if left else None
+
+
+def _traced(module: fx.GraphModule, shapes: Shapes, by_rows: frozenset[str] = frozenset()) -> Trace:
+    tracer = Tracer(module, shapes, by_rows)
     for node in module.graph.nodes:
         tracer.values[node] = _value(tracer, node)
     return tracer.result

@@ -5,8 +5,9 @@ Every layer's input and output widths are linear in the group widths, so a layer
     c · (A·m + a) · (B·m + b)        with m = widths / divisors
 
 and the network's is the sum over layers: one quadratic form ``m·Q·m + l·m + constant``, in which the number of layers no
-longer matters. All numbers are integers and the sum is exact: it equals the count taken on the network that
-``pruners.graph.shrink`` builds, to the last MAC, parameter and byte.
+longer matters. Attention alone has widths that are products, heads × the width of a head, so that its layers add a few
+products of three or four variables. All numbers are integers and the sum is exact: it equals the count taken on the network
+that ``pruners.graph.shrink`` builds, to the last MAC, parameter and byte.
 
     macs              multiply-accumulates of convolutions, linear layers and matrix products: half of what
                       ``torch.utils.flop_counter`` counts
@@ -19,8 +20,11 @@ MACs and activations are those of one input (batch 1).
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,7 +33,7 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-ENGINE = 1
+ENGINE = 2
 """Version of what tracing and costs say of a network: raised when either changes, so that what was stored is seen as stale."""
 
 METRICS = ("macs", "params", "size_bytes")
@@ -43,47 +47,79 @@ class Linear:
     constant: int
     per_group: dict[int, int]
 
+    def __call__(self, classes: Integers) -> int:
+        """Its value at ``classes`` ``[groups]``."""
+        return self.constant + sum(factor * int(classes[group]) for group, factor in self.per_group.items())
+
 
 ONE = Linear(1, {})
 
 
-@dataclass(frozen=True)
 class Term:
-    """One product ``coefficient · first · second`` of a cost."""
+    """One product ``coefficient · Π factors`` of a cost."""
 
-    coefficient: int
-    first: Linear
-    second: Linear = ONE
+    def __init__(self, coefficient: int, *factors: Linear) -> None:
+        self.coefficient = coefficient
+        self.factors = factors
+
+    def __call__(self, classes: Integers) -> int:
+        """Its value at ``classes`` ``[groups]``."""
+        return self.coefficient * math.prod(factor(classes) for factor in self.factors)
 
 
 class Polynomial:
-    """A sum of terms over ``groups`` variables, evaluated exactly in int64 for one or many points at once."""
+    """A sum of terms over ``groups`` variables, evaluated exactly in int64 for one or many points at once.
+
+    Products of up to two variables are a matrix. Each longer one is a row of variables, filled up with number ``groups``: a
+    variable that is always 1.
+    """
 
     def __init__(self, terms: Sequence[Term], groups: int) -> None:
-        coefficients = np.array([term.coefficient for term in terms], dtype=np.int64)
-        first, first_constant = _matrix([term.first for term in terms], groups)
-        second, second_constant = _matrix([term.second for term in terms], groups)
+        short = [term for term in terms if len(term.factors) <= 2]
+        expanded = _expanded([term for term in terms if len(term.factors) > 2])
+        short += [Term(coefficient, *map(_one, group)) for group, coefficient in expanded.items() if len(group) <= 2]
+        coefficients = np.array([term.coefficient for term in short], dtype=np.int64)
+        first, first_constant = _matrix([(*term.factors, ONE, ONE)[0] for term in short], groups)
+        second, second_constant = _matrix([(*term.factors, ONE, ONE)[1] for term in short], groups)
         products = (coefficients[:, None] * first).T @ second
         # m[g]·m[h] and m[h]·m[g] are one product: all of them go to h ≥ g.
         self._products: Integers = np.triu(products) + np.tril(products, -1).T
         self._linear: Integers = (coefficients * second_constant) @ first + (coefficients * first_constant) @ second
         self._constant = int((coefficients * first_constant) @ second_constant)
+        long = {group: coefficient for group, coefficient in expanded.items() if len(group) > 2 and coefficient}
+        degree = max(map(len, long), default=0)
+        rows = [[*group, *[groups] * (degree - len(group))] for group in long]
+        self._long: Integers = np.array(rows, dtype=np.int64).reshape(len(long), degree)
+        self._long_coefficients: Integers = np.array(list(long.values()), dtype=np.int64)
 
     def __call__(self, classes: Integers) -> Integers:
         """Values ``[...]`` at ``classes`` ``[..., groups]``."""
         value: Integers = ((classes @ self._products + self._linear) * classes).sum(-1) + self._constant
+        if len(self._long):
+            value = value + _with_one(classes)[..., self._long].prod(-1) @ self._long_coefficients
         return value
 
     def gradient(self, classes: Floats) -> Floats:
         """Partial derivatives ``[..., groups]`` at real ``classes`` ``[..., groups]``."""
         slope: Floats = classes @ (self._products + self._products.T).astype(np.float64) + self._linear
+        if len(self._long):
+            factors = _with_one(classes)[..., self._long]
+            variables = np.eye(classes.shape[-1] + 1)[:, :-1]
+            for place in range(factors.shape[-1]):
+                others = np.delete(factors, place, axis=-1).prod(-1) * self._long_coefficients
+                slope = slope + others @ variables[self._long[:, place]]
         return slope
 
     def terms(self) -> list[Term]:
-        """The same sum in its shortest form: a term per product of two variables, per variable, and the constant."""
-        products = [Term(int(self._products[g, h]), _one(g), _one(h)) for g, h in np.argwhere(self._products).tolist()]
-        linear = [Term(int(self._linear[g]), _one(g)) for g in np.flatnonzero(self._linear).tolist()]
-        return [*products, *linear, Term(self._constant, ONE)]
+        """The same sum in its shortest form: a term per product of variables, and the constant."""
+        groups = len(self._linear)
+        long = [[g for g in row if g < groups] for row in self._long.tolist()]
+        return [
+            *[Term(int(c), *map(_one, row)) for c, row in zip(self._long_coefficients, long, strict=True)],
+            *[Term(int(self._products[g, h]), _one(g), _one(h)) for g, h in np.argwhere(self._products).tolist()],
+            *[Term(int(self._linear[g]), _one(g)) for g in np.flatnonzero(self._linear).tolist()],
+            Term(self._constant),
+        ]
 
     def with_constants(self, values: Mapping[int, int]) -> Polynomial:
         """Over the variables that are left when those of ``values`` have these values for ever, in the same order."""
@@ -94,24 +130,16 @@ class Polynomial:
             constant = form.constant + sum(factor * values[g] for g, factor in form.per_group.items() if g in values)
             return Linear(constant, {left[g]: factor for g, factor in form.per_group.items() if g in left})
 
-        terms = [Term(term.coefficient, substituted(term.first), substituted(term.second)) for term in self.terms()]
-        return Polynomial(terms, len(left))
+        return Polynomial([Term(term.coefficient, *map(substituted, term.factors)) for term in self.terms()], len(left))
 
-    def to_json(self) -> list[list[Any]]:
-        """A row ``[coefficient, constant, {group: factor}, constant, {group: factor}]`` per term."""
-        return [
-            [term.coefficient, term.first.constant, term.first.per_group, term.second.constant, term.second.per_group]
-            for term in self.terms()
-        ]
+    def to_json(self) -> list[list[int]]:
+        """A row ``[coefficient, group, group, …]`` per product of variables."""
+        return [[term.coefficient, *[group for factor in term.factors for group in factor.per_group]] for term in self.terms()]
 
     @classmethod
-    def from_json(cls, rows: list[list[Any]], groups: int) -> Polynomial:
-        """The inverse of ``to_json``; group numbers may have become strings on the way."""
-        terms = [
-            Term(c, Linear(a0, {int(g): f for g, f in a.items()}), Linear(b0, {int(g): f for g, f in b.items()}))
-            for c, a0, a, b0, b in rows
-        ]
-        return cls(terms, groups)
+    def from_json(cls, rows: list[list[int]], groups: int) -> Polynomial:
+        """The inverse of ``to_json``."""
+        return cls([Term(coefficient, *map(_one, variables)) for coefficient, *variables in rows], groups)
 
 
 class CostModel:
@@ -169,3 +197,18 @@ def _matrix(forms: Sequence[Linear], groups: int) -> tuple[Integers, Integers]:
 
 def _one(group: int) -> Linear:
     return Linear(0, {group: 1})
+
+
+def _expanded(terms: Sequence[Term]) -> Counter[tuple[int, ...]]:
+    """The coefficients of products of variables, each in ascending order, that a sum of terms comes to."""
+    total: Counter[tuple[int, ...]] = Counter()
+    for term in terms:
+        choices = [[((), factor.constant), *(((g,), f) for g, f in factor.per_group.items())] for factor in term.factors]
+        for choice in product(*choices):
+            variables = tuple(sorted(g for groups, _ in choice for g in groups))
+            total[variables] += term.coefficient * math.prod(number for _, number in choice)
+    return total
+
+
+def _with_one(classes: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([classes, np.ones_like(classes[..., :1])], axis=-1)

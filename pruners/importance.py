@@ -2,6 +2,8 @@
 
 A class of coupled channels sits in several layers whose scores have different scales. Each layer's scores are divided by
 their mean over the layer, and a class takes the mean of its channels' scores (the reduction of DepGraph, arXiv 2301.12900).
+Channels in two groups that cross count in both: a head's score is the mean over its channels, that of a place of every head the
+mean over the heads.
 Within a group of one layer this keeps the criterion's own order.
 """
 
@@ -26,9 +28,12 @@ def group_scores(module: fx.GraphModule, coupling: Coupling, criterion: Criterio
     for layer, member in coupling.outputs():
         scores = criterion.scores(module.get_submodule(layer)).double().cpu().numpy()
         scores = scores / (scores.mean() or 1.0)  # a layer of zeros scores zero throughout
-        labelled = member.classes >= 0
-        np.add.at(total, member.classes[labelled], scores[labelled])
-        np.add.at(count, member.classes[labelled], 1.0)
+        labelled = np.flatnonzero(member.classes >= 0)
+        rows, columns = coupling.factors[member.classes[labelled]].T
+        crossing = rows != columns
+        for classes, places in ((rows, labelled), (columns[crossing], labelled[crossing])):
+            np.add.at(total, classes, scores[places])
+            np.add.at(count, classes, 1.0)
     mean = total / np.maximum(count, 1.0)
     return [mean[group.classes] for group in coupling.prunable]
 

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from pruners.cost import ONE, Linear
-from pruners.graph.costs import Forms
+from pruners.cost import Term
+from pruners.graph.costs import Forms, Width
 from pruners.graph.groups import Coupling
 from pruners.graph.shapes import BATCH, infer_shapes
 from pruners.graph.shrink import fit, shrink
@@ -130,14 +130,14 @@ class _Layer:
         module: the dense layer.
         input: its input's shape for the example.
         dim: of the input, that holds the channels.
-        forms: the two widths by the numbers of classes that the groups keep.
+        widths: the two widths by the numbers of classes that the groups keep.
         axes: per width the values that are measured, ascending.
     """
 
     module: Any
     input: torch.Size
     dim: int
-    forms: tuple[Linear, Linear]
+    widths: tuple[Width, Width]
     axes: tuple[list[int], list[int]]
 
     def cut(self, first: int, second: int) -> Any:
@@ -177,13 +177,13 @@ class _Layer:
 
     def interpolate(self, times: NDArray[np.float64], classes: NDArray[np.int64]) -> float:
         """Milliseconds, linear in both widths between measured ones."""
-        first, second = (form.constant + sum(f * int(classes[g]) for g, f in form.per_group.items()) for form in self.forms)
+        first, second = (sum(term(classes) for term in width) for width in self.widths)
         rows = [float(np.interp(second, self.axes[1], row)) for row in times]
         return float(np.interp(first, self.axes[0], rows))
 
 
 def _layers(module: fx.GraphModule, coupling: Coupling, example: Tensor) -> list[_Layer]:
-    forms = Forms(coupling.prunable, coupling.members)
+    forms = Forms(coupling.prunable, coupling.members, coupling.factors)
     shapes = infer_shapes(module).values
     layers: list[_Layer] = []
     for node in module.graph.nodes:
@@ -191,7 +191,7 @@ def _layers(module: fx.GraphModule, coupling: Coupling, example: Tensor) -> list
             continue
         part: Any = module.get_submodule(node.target)
         shape = shapes[node.args[0]]
-        first, second = (forms.width(f"{node.target}.weight", dim) or ONE for dim in (0, 1))
+        first, second = (forms.width(f"{node.target}.weight", dim) or [Term(1)] for dim in (0, 1))
         groups = getattr(part, "groups", 1)
         step = part.weight.shape[0] // groups if _depthwise(part) else groups
         layers.append(
@@ -213,9 +213,9 @@ def _fit(sums: NDArray[np.float64], whole: NDArray[np.float64]) -> tuple[float, 
     return float(scale), float(overhead)
 
 
-def _axis(dense: int, form: Linear, step: int) -> list[int]:
+def _axis(dense: int, width: Width, step: int) -> list[int]:
     """The values of a width that are measured, multiples of ``step``."""
-    if not form.per_group:
+    if not any(form.per_group for term in width for form in term.factors):
         return [dense]
     return sorted({max(step, round(share * dense / step) * step) for share in GRID})
 

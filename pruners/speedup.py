@@ -69,22 +69,25 @@ class ModelSpeedup:
 
 
 class _Vote:
-    """Which channel classes every layer agrees to lose."""
+    """Which channel classes every layer agrees to lose; where two groups cross, that is a whole row or a whole column."""
 
     def __init__(self, module: fx.GraphModule, coupling: Coupling, masks: Masks) -> None:
         self._coupling = coupling
         members = {(member.tensor, member.dim): member.classes for member in coupling.members}
-        self._wanted: dict[str, Indices] = {}  # per masked layer the classes that it masks wherever they occur in it
+        self._masked: dict[str, Indices] = {}  # per masked layer the classes that it masks wherever they occur in it
+        self._wanted: dict[str, Indices] = {}  # likewise, those that can go by themselves
         votes: dict[int, bool] = {}
         for layer, dim in coupling.layers.items():
             classes, part = members[f"{layer}.weight", dim], module.get_submodule(layer)
             if layer not in masks and _passes_on(part):
                 continue
             gone = _zero_channels(part, masks[layer], dim) if layer in masks else np.zeros(len(classes), dtype=np.bool_)
-            agreed = {int(label): bool(gone[classes == label].all()) for label in np.unique(classes[classes >= 0])}
-            self._wanted[layer] = np.array([label for label, agrees in agreed.items() if agrees], dtype=np.int64)
-            for label, agrees in agreed.items():
-                votes[label] = votes.get(label, True) and agrees
+            labelled = classes >= 0
+            factors = coupling.factors[classes[labelled]].T
+            self._masked[layer] = _wherever(classes[labelled], gone[labelled])
+            self._wanted[layer] = _wherever(np.concatenate(factors), np.tile(gone[labelled], 2))
+            for label in np.unique(factors).tolist():
+                votes[label] = votes.get(label, True) and label in self._wanted[layer]
         self._gone = np.array([label for label, agrees in votes.items() if agrees], dtype=np.int64)
 
     def kept(self, group: Group) -> Indices:
@@ -96,22 +99,33 @@ class _Vote:
     def explain(self, keep: list[Indices]) -> dict[str, str]:
         """Why masked channels stayed, by layer."""
         kept = self._coupling.kept(keep)
-        group_of = {int(label): group for group in self._coupling.groups for label in group.classes}
         reasons: dict[str, str] = {}
-        for layer, wanted in self._wanted.items():
-            stayed = wanted[kept[wanted]]
+        for layer, masked in self._masked.items():
+            stayed = masked[kept[masked]]
             if len(stayed):
-                count = f"{len(stayed)} of {len(wanted)} masked channels stay: "
-                reasons[layer] = count + self._reason(layer, int(stayed[0]), group_of.get(int(stayed[0])))
+                count = f"{len(stayed)} of {len(masked)} masked channels stay: "
+                reasons[layer] = count + self._reason(layer, int(stayed[0]))
         return reasons
 
-    def _reason(self, layer: str, label: int, group: Group | None) -> str:
-        if group is None or group.frozen_reason is not None:
-            return f"the layer {group.frozen_reason if group else 'cannot be pruned'}"
-        if label in self._gone:
+    def _reason(self, layer: str, label: int) -> str:
+        factors = self._coupling.factors[label].tolist()
+        groups = [group for group in self._coupling.groups for factor in factors if factor in group.classes]
+        free = [group for group in groups if group.frozen_reason is None]
+        if not free:
+            return f"the layer {groups[0].frozen_reason if groups else 'cannot be pruned'}"
+        wanted = [factor for factor in factors if factor in self._wanted[layer]]
+        if not wanted:
+            return "only whole heads can go, or the same channels of every head"
+        if wanted[0] in self._gone:
             return "a layer cannot be emptied"
-        others = [name for name in group.layers if name in self._wanted and label not in self._wanted[name]]
+        (group,) = {group.name: group for group in groups if wanted[0] in group.classes}.values()
+        others = [name for name in group.layers if name in self._wanted and wanted[0] not in self._wanted[name]]
         return f"{', '.join(others)} must lose the same ones and does not mask them"
+
+
+def _wherever(classes: Indices, gone: NDArray[np.bool_]) -> Indices:
+    """The classes all of whose positions are gone."""
+    return np.setdiff1d(classes, classes[~gone])
 
 
 def _passes_on(layer: nn.Module) -> bool:

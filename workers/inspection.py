@@ -90,18 +90,26 @@ def describe_groups(coupling: Coupling) -> list[dict[str, Any]]:
 
 
 def _describe_layers(module: fx.GraphModule, coupling: Coupling) -> list[dict[str, Any]]:
-    """Every layer with its output channels, of which ``groups`` says how many belong to which group."""
+    """Every layer with its output channels, of which ``groups`` says how many belong to which group.
+
+    Channels in two groups that cross (heads and their widths) count in both.
+    """
     group_of = {int(label): group.name for group in coupling.groups for label in group.classes}
     classes = {(member.tensor, member.dim): member.classes for member in coupling.members}
-    return [
-        {
-            "name": layer,
-            "type": type(module.get_submodule(layer)).__name__,
-            "width": len(classes[f"{layer}.weight", dim]),
-            "groups": dict(Counter(group_of[label] for label in classes[f"{layer}.weight", dim].tolist() if label in group_of)),
-        }
-        for layer, dim in coupling.layers.items()
-    ]
+    layers: list[dict[str, Any]] = []
+    for layer, dim in coupling.layers.items():
+        produced = classes[f"{layer}.weight", dim]
+        rows, columns = coupling.factors[produced[produced >= 0]].T
+        labels = [*rows.tolist(), *columns[rows != columns].tolist()]
+        layers.append(
+            {
+                "name": layer,
+                "type": type(module.get_submodule(layer)).__name__,
+                "width": len(produced),
+                "groups": dict(Counter(group_of[label] for label in labels if label in group_of)),
+            }
+        )
+    return layers
 
 
 def _check_interface(inputs: tuple[Input, ...], output: Any) -> None:

@@ -53,6 +53,7 @@ def coverage(model: nn.Module, coupling: Coupling, names: Mapping[str, str]) -> 
     prunable = np.zeros(coupling.classes, dtype=np.bool_)
     for group in coupling.prunable:
         prunable[group.classes] = True
+    prunable = prunable[coupling.factors].any(axis=1)
     fixed: dict[str, dict[int, float]] = {}  # per tensor and dim, the part of the positions that must stay
     for member in coupling.members:
         loose = np.where(member.classes >= 0, prunable[member.classes], False) if coupling.classes else np.zeros(1)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from torch import Tensor, fx
 
-from pruners.cost import ONE, CostModel, Linear, Polynomial, Term
+from pruners.cost import CostModel, Linear, Polynomial, Term
 from pruners.graph.groups import Group, Indices, Member
 from pruners.graph.shapes import BATCH, Shapes
+
+Width = list[Term]
+"""How many positions of a dim stay: the sum of these."""
 
 
 def cost_model(
     module: fx.GraphModule,
-    prunable: Sequence[Group],
-    members: Sequence[Member],
-    products: Iterable[tuple[int, Indices, Indices | None]],
+    forms: Forms,
+    calls: Iterable[tuple[int, Indices, Indices | None]],
+    products: Iterable[tuple[int, Sequence[Indices]]],
     layers: Mapping[str, int],
     shapes: Shapes,
 ) -> CostModel:
@@ -25,63 +30,91 @@ def cost_model(
 
     Args:
         module: the network.
-        prunable: the groups that vary, in the order of the model's variables.
-        members: every labelled dim of every parameter and buffer.
-        products: MACs, each ``(factor, classes, classes or None)``: the factor × the channels of one or both.
+        forms: its widths.
+        calls: MACs of layers for one input, each ``(factor, classes, classes or None)``: the factor × the channels of one
+            or both.
+        products: MACs of matrix products for ``BATCH`` inputs, each ``(factor, [classes, …])``: the factor × all these widths.
         layers: see ``Coupling.layers``.
         shapes: of the dense network.
     """
-    forms = Forms(prunable, members)
-    groups = len(prunable)
-    macs = [Term(factor, forms.of(first), ONE if second is None else forms.of(second)) for factor, first, second in products]
+    groups = len(forms.prunable)
+    batch = Polynomial([term for factor, axes in products for term in multiplied(factor, *map(forms.of, axes))], groups)
+    macs = [Term(term.coefficient // BATCH, *term.factors) for term in batch.terms()]
+    for factor, first, second in calls:
+        macs += multiplied(factor, forms.of(first), *([] if second is None else [forms.of(second)]))
     # What these do not account for (products of constants) does not depend on the widths.
-    dense = np.array([len(group.classes) for group in prunable], dtype=np.int64)
-    macs.append(Term(shapes.macs - int(Polynomial(macs, groups)(dense)), ONE))
+    dense = np.array([len(group.classes) for group in forms.prunable], dtype=np.int64)
+    macs.append(Term(shapes.macs - int(Polynomial(macs, groups)(dense))))
     parameters = _once(module.named_parameters(remove_duplicate=False))
     tensors = {**parameters, **_once(module.named_buffers(remove_duplicate=False))}
     metrics = {
         "macs": macs,
-        "params": [forms.elements(name, tensor) for name, tensor in parameters.items()],
-        "size_bytes": [forms.elements(name, tensor, tensor.itemsize) for name, tensor in tensors.items()],
+        "params": [term for name, tensor in parameters.items() for term in forms.elements(name, tensor)],
+        "size_bytes": [term for name, tensor in tensors.items() for term in forms.elements(name, tensor, tensor.itemsize)],
         "activation_bytes": list(_activations(module, layers, forms, shapes)),
     }
-    divisors = [group.divisor for group in prunable]
+    divisors = [group.divisor for group in forms.prunable]
     return CostModel(divisors, {name: Polynomial(terms, groups) for name, terms in metrics.items()})
 
 
 class Forms:
-    """Widths as linear forms of the numbers of classes that the prunable groups keep.
+    """Widths by the numbers of classes that the prunable groups keep.
 
     Args:
         prunable: the groups that vary.
         members: the labelled dims that forms are asked for.
+        factors: see ``Coupling.factors``.
     """
 
-    def __init__(self, prunable: Sequence[Group], members: Sequence[Member]) -> None:
+    def __init__(self, prunable: Sequence[Group], members: Sequence[Member], factors: Indices) -> None:
+        self.prunable = prunable
+        self._factors = factors
         self._group_of = {int(label): index for index, group in enumerate(prunable) for label in group.classes}
         self._members = {(member.tensor, member.dim): self.of(member.classes) for member in members}
 
-    def of(self, classes: Indices) -> Linear:
-        """How many of these positions stay."""
+    def of(self, classes: Indices) -> Width:
+        """How many of these positions stay: a linear form, and for each pair of groups that cross a product of the two."""
         constant = 0
-        per_group: dict[int, int] = {}
+        alone: dict[int, int] = {}
+        crossing: Counter[tuple[int, int]] = Counter()
         for label, count in zip(*np.unique(classes, return_counts=True), strict=True):
-            group = self._group_of.get(int(label))
-            if group is None:
+            atoms = dict.fromkeys(self._factors[label].tolist()) if label >= 0 else ()
+            found = [self._group_of[atom] for atom in atoms if atom in self._group_of]
+            if not found:
                 constant += int(count)
+            elif len(found) == 1:
+                alone[found[0]] = alone.get(found[0], 0) + int(count)
             else:
-                per_group[group] = int(count)  # equal for all classes of a group, by what makes them a group
-        return Linear(constant, per_group)
+                crossing[found[0], found[1]] += int(count)
+        # All classes of a group sit equally often here, by what makes them a group, and so do all pairs of two groups.
+        sizes = [len(group.classes) for group in self.prunable]
+        line = Linear(constant, {group: count // sizes[group] for group, count in alone.items()})
+        pairs = [
+            Term(count // (sizes[first] * sizes[second]), Linear(0, {first: 1}), Linear(0, {second: 1}))
+            for (first, second), count in crossing.items()
+        ]
+        return [*pairs, Term(1, line)] if constant or alone else pairs
 
-    def width(self, tensor: str, dim: int) -> Linear | None:
+    def width(self, tensor: str, dim: int) -> Width | None:
         """The size of one dim of a parameter or buffer; ``None`` if it does not vary."""
         return self._members.get((tensor, dim))
 
-    def elements(self, name: str, tensor: Tensor, factor: int = 1) -> Term:
+    def elements(self, name: str, tensor: Tensor, factor: int = 1) -> Width:
         """``factor`` × the elements of a parameter or buffer."""
         widths = {dim: form for dim in range(tensor.dim()) if (form := self.width(name, dim)) is not None}
         rest = math.prod(size for dim, size in enumerate(tensor.shape) if dim not in widths)
-        return Term(factor * rest, *(list(widths.values()) or [ONE]))
+        return multiplied(factor * rest, *widths.values())
+
+
+def multiplied(factor: int, *widths: Width) -> list[Term]:
+    """``factor`` × the product of these widths, as a sum of terms."""
+    terms: list[Term] = []
+    for choice in product(*widths):
+        factors = [form for term in choice for form in term.factors]
+        constant = math.prod(form.constant for form in factors if not form.per_group)
+        coefficient = factor * constant * math.prod(term.coefficient for term in choice)
+        terms.append(Term(coefficient, *[form for form in factors if form.per_group]))
+    return terms
 
 
 def _once(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
@@ -96,6 +129,6 @@ def _activations(module: fx.GraphModule, layers: Mapping[str, int], forms: Forms
     for node in module.graph.nodes:
         if node.op == "call_module" and node.target in layers:
             weight, dim = module.get_parameter(f"{node.target}.weight"), layers[node.target]
-            width = forms.width(f"{node.target}.weight", dim) or ONE
+            width = forms.width(f"{node.target}.weight", dim) or []
             per_channel = math.prod(shapes.values[node]) // (BATCH * weight.shape[dim])
-            yield Term(per_channel * weight.itemsize, width)
+            yield from multiplied(per_channel * weight.itemsize, width)

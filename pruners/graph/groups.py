@@ -18,10 +18,18 @@ Indices = NDArray[np.int64]
 class Group:
     """Channels that may be removed one class at a time, each with everything coupled to it.
 
+    Where a layer's channels form a table, heads × the width of a head, they belong to two groups that cross: one's classes
+    are the table's rows (whole heads), the other's its columns (the same place of every head), and a channel stays if its row
+    and its column do. Both groups' ``width`` counts all of the layer's channels, so that such a layer keeps
+
+        (kept of rows / divisor of rows) · (kept of columns / divisor of columns)
+
+    channels, times as often as the table occurs in it (3 where query, key and value come out of one layer).
+
     Attributes:
-        name: the first layer that produces them.
+        name: the first layer that produces them; whole heads add ``.heads``.
         width: channels of that layer in this group.
-        divisor: how many of them go together (more than 1 in grouped convolutions).
+        divisor: how many of them go together (more than 1 in grouped convolutions and attention).
         minimum: the least width; a group is never emptied.
         layers: all layers that produce these channels, in the order of execution.
         types: their module types, such as ``Conv2d``.
@@ -87,7 +95,8 @@ class Coupling:
         resizes: the numbers to rewrite when channels go.
         cost: its costs by the widths of ``prunable``, in that order.
         layers: per layer that produces channels, its weight's dim that holds them.
-        classes: how many class ids there are.
+        factors: per class id the two that it stays with ``[classes, 2]``: of a channel in two groups that cross its row and
+            its column, of any other class twice itself.
     """
 
     groups: tuple[Group, ...]
@@ -95,7 +104,12 @@ class Coupling:
     resizes: tuple[Resize, ...]
     cost: CostModel
     layers: dict[str, int]
-    classes: int
+    factors: Indices
+
+    @property
+    def classes(self) -> int:
+        """How many class ids there are."""
+        return len(self.factors)
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -122,7 +136,9 @@ class Coupling:
                 raise InvalidInput("keep", group.name, f"names a channel beyond its {len(group.classes)}")
             kept[group.classes] = False
             kept[group.classes[indices]] = True
-        return kept
+        rows, columns = self.factors.T
+        both: NDArray[np.bool_] = kept[rows] & kept[columns]
+        return both
 
     def layer_widths(self, widths: Sequence[int]) -> dict[str, tuple[int, int]]:
         """Output channels of each prunable layer as ``(kept, dense)``, given the widths of ``prunable``."""
@@ -131,6 +147,8 @@ class Coupling:
         by_class = np.zeros(self.classes)
         for group in self.groups:
             by_class[group.classes] = share.get(group.name, 1.0)
+        rows, columns = self.factors.T
+        by_class = np.where(rows == columns, by_class, by_class[rows] * by_class[columns])
         for layer, member in self.outputs():
             parts = np.where(member.classes >= 0, by_class[member.classes], 1.0)
             result[layer] = (round(float(parts.sum())), len(parts))

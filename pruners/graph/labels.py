@@ -80,6 +80,11 @@ class Labels:
         first = self._first_reason[root]
         return self._frozen[first][1] if first != FIXED else None
 
+    def frozen(self, labels: Tensor) -> bool:
+        """Whether all of these channels are."""
+        roots = self.roots(labels)
+        return bool(((roots == FIXED) | (self._first_reason[roots] != FIXED)).all())
+
     def summed(self) -> set[int]:
         """Representatives of the classes that meet in an addition."""
         return self._classes(self._summed)

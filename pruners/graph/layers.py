@@ -49,7 +49,7 @@ def _contraction(
     inputs = profile(source, dim)
     if inputs is None and isinstance(part, nn.Conv1d) and (line := _slid_over(part, source, shape)) is not None:
         tracer.labels.norm(line)
-        tracer.result.products.append(Product(part.weight.shape[2], line, torch.full((1,), FIXED)))
+        tracer.result.products[node.name, 0] = Product(part.weight.shape[2] * shape.numel(), {2: line})
         return source
     if inputs is None:
         tracer.freeze(source, f"enters {path} with its channels in several dims")

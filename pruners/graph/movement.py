@@ -1,7 +1,7 @@
 """How channels pass through operators that move, repeat or drop positions without mixing them.
 
 Most are run on the label tensor itself. Sizes that the program wrote down are noted (``Tracer.bake``), since they count
-channels; where channels get spread over several dims, removing must leave a box, so those at one place of the last dim unite.
+channels; where channels get spread over several dims, removing must leave a box, so those of one column or one row unite.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pruners.graph.labels import compact, constant_except, profile, varying
+from pruners.graph.labels import compact, constant_except, profile, shrink_constant_dims, varying
 from pruners.graph.rules import Operands
 from pruners.graph.tracer import Raw, Tracer, as_labels, lay
 
@@ -33,7 +33,7 @@ def movement(tracer: Tracer, node: fx.Node, name: str, operands: Operands) -> An
         return None
     # Label tensors are seldom contiguous, so a view of them is taken by reshape.
     operator: Any = torch.reshape if name == "view" else node.target
-    result = rectangular(tracer, compact(operator(*tracer.args(node), **node.kwargs)))
+    result = rectangular(tracer, node, compact(operator(*tracer.args(node), **node.kwargs)))
     if name in _SIZED and not _note_sizes(tracer, node, name, result):
         return None
     return result
@@ -75,13 +75,15 @@ def _written_sizes(node: fx.Node, name: str, dims: list[int | None]) -> tuple[tu
     )
 
 
-def rectangular(tracer: Tracer, labels: Tensor) -> Tensor:
-    """Labels that change along one dim at most: those at one place of the last such dim are united."""
+def rectangular(tracer: Tracer, node: fx.Node, labels: Tensor) -> Tensor:
+    """Labels that change along one dim at most: those of one column, or of one row, are united (``Tracer.by_rows``)."""
     dims = varying(labels)
     if len(dims) < 2:
         return labels
-    united = constant_except(labels, dims[-1:])
+    kept = dims[-2] if node.name in tracer.by_rows else dims[-1]
+    united = constant_except(labels, [kept])
     tracer.labels.unite(labels, united)
+    tracer.result.spread[node.name] = shrink_constant_dims(united)[0]
     return united
 
 
@@ -123,12 +125,12 @@ def _cat(tracer: Tracer, node: fx.Node) -> Tensor:
     lines = [profile(part, dim) for part in parts]
     if all(line is not None for line in lines) and not any(set(varying(part)) - {dim} for part in parts):
         return lay(torch.cat([line for line in lines if line is not None]), dim, shape)
-    return rectangular(tracer, compact(torch.cat(parts, dim)))
+    return rectangular(tracer, node, compact(torch.cat(parts, dim)))
 
 
 def _stack(tracer: Tracer, node: fx.Node) -> Tensor:
     parts, dim = tracer.args(node)[:2]
-    return rectangular(tracer, compact(torch.stack([as_labels(part) for part in parts], dim)))
+    return rectangular(tracer, node, compact(torch.stack([as_labels(part) for part in parts], dim)))
 
 
 def _pad(tracer: Tracer, node: fx.Node) -> Tensor | None:
@@ -208,7 +210,7 @@ def _reshape_as(tracer: Tracer, node: fx.Node) -> Tensor | None:
     if not isinstance(source, Tensor):
         return None
     shape: torch.Size = tracer.shape(node)
-    result = rectangular(tracer, compact(source.reshape(shape)))
+    result = rectangular(tracer, node, compact(source.reshape(shape)))
     if isinstance(target, Tensor):
         tracer.labels.unite(result, target)
     elif varying(result):

@@ -14,7 +14,6 @@ from torch import Tensor, fx
 
 from pruners.graph.assemble import Product
 from pruners.graph.labels import FIXED, compact, profile, shrink_constant_dims, varying
-from pruners.graph.shapes import BATCH
 from pruners.graph.tracer import Raw, Tracer, as_labels, fixed, lay
 
 _REDUCED_DIMS = {"linalg_vector_norm": 2, "norm": 2}  # the argument that holds the dims, where it is not the second
@@ -188,37 +187,52 @@ def product(tracer: Tracer, node: fx.Node, name: str, operands: Operands) -> Ten
     first, second = (as_labels(operand) for operand in operands)
     shape: torch.Size = tracer.shape(node)
     inner = _contracted(tracer, first, first.dim() - 1, second, second.dim() - 2)
-    if inner is None:
-        return None
-    rows = first.dim() - 2 in varying(first)
-    columns = second.dim() - 1 in varying(second)
-    if rows and columns:
+    batch = _batch(tracer, (first, second), shape[:-2])
+    rows, columns = first.dim() - 2 in varying(first), second.dim() - 1 in varying(second)
+    if inner is None or rows + columns + bool(varying(batch)) > 1:
         return None
     outer = profile(first, -2) if rows else profile(second, -1) if columns else None
-    if (rows or columns) and outer is None:
-        return None
-    _count(tracer, math.prod(shape) // BATCH * first.shape[-1], inner, outer)
-    if outer is None:
-        return torch.tensor(FIXED).expand(shape)
-    return lay(outer, len(shape) - (2 if rows else 1), shape)
+    result = batch[..., None, None].expand(shape) if outer is None else lay(outer, len(shape) - (2 if rows else 1), shape)
+    _count(tracer, node, 0, math.prod(shape) * first.shape[-1], inner, result)
+    return result
 
 
 def _attention(tracer: Tracer, node: fx.Node) -> Tensor | None:
-    """``scaled_dot_product_attention``: query and key share their channels, the output has the value's."""
-    query, key, value, *_ = tracer.args(node)
+    """``scaled_dot_product_attention``: query and key share their channels, the output has the value's, all have its heads."""
+    query, key, value, bias, *_ = tracer.args(node)
     if not all(isinstance(part, Tensor) for part in (query, key, value)):
         return None
-    inner = _contracted(tracer, query, query.dim() - 1, key, key.dim() - 1)
-    outer = profile(value, -1)
-    if inner is None or outer is None:
+    if any(part.dim() - 2 in varying(part) for part in (query, key, value)):
         return None
     shape: torch.Size = tracer.shape(node)
+    if node.kwargs.get("enable_gqa"):  # neighbouring heads of the query share one of key and value
+        key, value = (part.repeat_interleave(shape[-3] // part.shape[-3], -3) for part in (key, value))
+    inner = _contracted(tracer, query, query.dim() - 1, key, key.dim() - 1)
+    batch = _batch(tracer, (query, key, value), shape[:-2])
+    scores = batch[..., None, None].expand(*shape[:-1], key.shape[-2])
+    columns = value.dim() - 1 in varying(value)
+    if inner is None or (columns and varying(batch)):
+        return None
+    if isinstance(bias, Raw):
+        meet_raw(tracer, scores, bias)
+    elif bias is not None:
+        scores = _meet(tracer, scores, bias, scores.shape, summed=False)
+    result = lay(value[(0,) * (value.dim() - 1)], len(shape) - 1, shape) if columns else batch[..., None, None].expand(shape)
     if node.kwargs.get("scale") is None:
         node.kwargs = {**node.kwargs, "scale": query.shape[-1] ** -0.5}
-    pairs = math.prod(query.shape[:-1]) // BATCH * key.shape[-2]
-    _count(tracer, pairs * query.shape[-1], inner, None)
-    _count(tracer, pairs * value.shape[-1], None, outer)
-    return lay(outer, len(shape) - 1, shape)
+    _count(tracer, node, 0, math.prod(scores.shape) * query.shape[-1], inner, scores)
+    _count(tracer, node, 1, math.prod(scores.shape) * value.shape[-1], None, result)
+    return result
+
+
+def _batch(tracer: Tracer, operands: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
+    """Labels of a product's leading dims ``shape``, which it does not mix: those of all operands united."""
+    result = torch.tensor(FIXED)
+    for labels in operands:
+        leading = [dim for dim in varying(labels) if dim < labels.dim() - 2]
+        found = labels[..., 0, 0] if leading else fixed(labels.shape[:-2])
+        result = _meet(tracer, result, found, shape, summed=False)
+    return result
 
 
 def _contracted(tracer: Tracer, first: Tensor, first_dim: int, second: Tensor, second_dim: int) -> Tensor | None:
@@ -234,11 +248,12 @@ def _contracted(tracer: Tracer, first: Tensor, first_dim: int, second: Tensor, s
     return torch.maximum(*lines)
 
 
-def _count(tracer: Tracer, macs: int, inner: Tensor | None, outer: Tensor | None) -> None:
-    """Notes a product's MACs as a function of the channels summed over and of those that come out."""
-    one = torch.full((1,), FIXED)
-    first, second = (one if line is None or bool((line == FIXED).all()) else line for line in (inner, outer))
-    tracer.result.products.append(Product(macs // (len(first) * len(second)), first, second))
+def _count(tracer: Tracer, node: fx.Node, number: int, macs: int, inner: Tensor | None, result: Tensor) -> None:
+    """Notes a product's MACs, and which of the dims that it sums over or puts out hold channels."""
+    axes = {dim: line for dim in varying(result) if (line := profile(result, dim)) is not None}
+    if inner is not None and bool((inner != FIXED).any()):
+        axes[-1] = inner
+    tracer.result.products[node.name, number] = Product(macs, axes)
 
 
 def _embedding(tracer: Tracer, node: fx.Node, operands: Operands) -> Tensor | None:

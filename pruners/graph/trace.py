@@ -2,7 +2,8 @@
 
 Movement operators move labels, pointwise ones unite the labels that meet, layers consume labels and hand out fresh ones, and
 an operator that is not followed freezes what it touches and says so. Two channels end in one class exactly when one cannot be
-removed without the other; ``pruners.graph.assemble`` makes groups of the classes.
+removed without the other; ``pruners.graph.assemble`` makes groups of the classes. Where channels are spread over two dims, as
+those of attention are over heads, this is done once by columns and once by rows.
 
 The rules themselves are in ``rules`` (operators), ``movement`` (operators that move channels about) and ``layers`` (modules).
 """
@@ -16,9 +17,9 @@ import torch
 from torch import Tensor, fx
 
 from pruners.graph import layers, movement, ops, rules
-from pruners.graph.assemble import assemble
+from pruners.graph.assemble import Trace, assemble
 from pruners.graph.groups import Coupling
-from pruners.graph.shapes import infer_shapes
+from pruners.graph.shapes import Shapes, infer_shapes
 from pruners.graph.tracer import Raw, Tracer, fixed
 
 _RULES = {
@@ -43,11 +44,29 @@ def trace(module: fx.GraphModule) -> Coupling:
         InvalidInput: the network does not run on its own declared inputs.
     """
     shapes = infer_shapes(module)
-    tracer = Tracer(module, shapes)
+    columns = _traced(module, shapes)
+    rows = _by_rows(module, shapes, columns)
+    module.recompile()
+    return assemble(module, columns, rows, shapes)
+
+
+def _by_rows(module: fx.GraphModule, shapes: Shapes, columns: Trace) -> Trace | None:
+    """A tracing that unites rows where the first united columns, except where rows get stuck: those of query, key and value,
+    say, spread before they are spread over heads. ``None`` if that is everywhere."""
+    places = frozenset(columns.spread)
+    rows = _traced(module, shapes, places) if places else None
+    if rows is None:
+        return None
+    stuck = {node for node, labels in rows.spread.items() if rows.labels.frozen(labels)}
+    left = places - stuck
+    return rows if not stuck else _traced(module, shapes, left) if left else None
+
+
+def _traced(module: fx.GraphModule, shapes: Shapes, by_rows: frozenset[str] = frozenset()) -> Trace:
+    tracer = Tracer(module, shapes, by_rows)
     for node in module.graph.nodes:
         tracer.values[node] = _value(tracer, node)
-    module.recompile()
-    return assemble(module, tracer.result, shapes)
+    return tracer.result
 
 
 def _value(tracer: Tracer, node: fx.Node) -> Any:

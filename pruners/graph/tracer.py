@@ -47,14 +47,17 @@ class Tracer:
     Args:
         module: the network.
         shapes: of all its values.
+        by_rows: nodes that spread channels over several dims and at which those in one row unite, in the last such dim but
+            one (a head of attention). At others those in one column do: at one place of the last dim.
 
     Attributes:
         result: labels, members, calls and baked numbers found so far.
         values: per node a label tensor, a ``Raw``, a size, or a list of these.
     """
 
-    def __init__(self, module: fx.GraphModule, shapes: Shapes) -> None:
+    def __init__(self, module: fx.GraphModule, shapes: Shapes, by_rows: frozenset[str]) -> None:
         self.module = module
+        self.by_rows = by_rows
         self.result = Trace()
         self.values: dict[fx.Node, Any] = {}
         self._shapes = shapes

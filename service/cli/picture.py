@@ -1,7 +1,8 @@
 """A network as a picture: its layers in order of execution, as wide as they have channels, coloured by group.
 
 Plain SVG with nothing outside it. Layers of one colour lose channels together; one whose channels belong to several groups
-shows each share. What is grey cannot be pruned.
+shows each share. Channels in two groups that cross, heads and their widths, show both, one below the other. What is grey cannot
+be pruned.
 """
 
 from __future__ import annotations
@@ -84,24 +85,37 @@ def _layers(layers: Sequence[Json], colours: Mapping[str, str], bars: int) -> li
     for row, layer in enumerate(layers):
         top = _TOP + _ROW * row
         name, width = layer["name"], layer["width"]
-        shares = dict(layer["groups"])
-        if (rest := width - sum(shares.values())) > 0:
-            shares[""] = rest  # channels that belong to no group
         lines.append(f'<g class="layer" data-layer="{escape(name)}">')
         lines.append(f"<title>{escape(_described(layer))}</title>")
         lines.append(_text(bars - _GAP, top + 12, _shortened(name), anchor="end"))
-        left = float(bars)
-        for group, channels in shares.items():
-            length = max(_THINNEST, _BAR * channels / widest)
-            colour = colours.get(group, _GREY)
-            lines.append(
-                f'<rect class="share" data-group="{escape(group)}" x="{left:.1f}" y="{top + 2}" '
-                f'width="{length:.1f}" height="{_ROW - 4}" rx="2" fill="{colour}"/>'
-            )
-            left += length
+        lanes = _lanes(layer)
+        height = (_ROW - 4) / len(lanes)
+        for lane, shares in enumerate(lanes):
+            left = float(bars)
+            for group, channels in shares.items():
+                length = max(_THINNEST, _BAR * channels / widest)
+                colour = colours.get(group, _GREY)
+                lines.append(
+                    f'<rect class="share" data-group="{escape(group)}" x="{left:.1f}" y="{top + 2 + lane * height:g}" '
+                    f'width="{length:.1f}" height="{height:g}" rx="2" fill="{colour}"/>'
+                )
+                left += length
         lines.append(_text(left + 6, top + 12, f"{layer['type']} {width}", fill=_FAINT))
         lines.append("</g>")
     return lines
+
+
+def _lanes(layer: Json) -> list[dict[str, int]]:
+    """A layer's shares, so many lanes deep that none is longer than the layer is wide."""
+    width: int = layer["width"]
+    lanes: list[dict[str, int]] = [{}]
+    for group, channels in layer["groups"].items():
+        if sum(lanes[-1].values()) + channels > width:
+            lanes.append({})
+        lanes[-1][group] = channels
+    if (rest := width - sum(lanes[-1].values())) > 0:
+        lanes[-1][""] = rest  # channels that belong to no group, or to no second one
+    return lanes
 
 
 def _legend(groups: Sequence[Json], colours: Mapping[str, str], left: int) -> list[str]:

@@ -43,13 +43,13 @@ class Attention(nn.Module):
 class TinyViT(nn.Module):
     """Patches, class token, position embedding, two blocks with layer scale."""
 
-    def __init__(self, dim: int = 16, head: int = 4, hidden: int = 24) -> None:
+    def __init__(self, dim: int = 16, head: int = 4, hidden: int = 24, heads: int = 3) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, dim, 4, 4)
         self.cls = nn.Parameter(torch.randn(1, 1, dim))
         self.pos = nn.Parameter(torch.randn(1, 5, dim))
         self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(5)])
-        self.attention = nn.ModuleList([Attention(dim, 2, head) for _ in range(2)])
+        self.attention = nn.ModuleList([Attention(dim, heads, head) for _ in range(2)])
         self.mlp = nn.ModuleList([nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)) for _ in range(2)])
         self.gamma = nn.Parameter(torch.rand(dim))
         self.head = nn.Linear(dim, 3)
@@ -66,33 +66,35 @@ class TinyViT(nn.Module):
 class Handwritten(nn.Module):
     """Attention by matrix products, and an embedding table."""
 
-    def __init__(self, dim: int = 12, head: int = 5) -> None:
+    def __init__(self, dim: int = 12, head: int = 5, heads: int = 4) -> None:
         super().__init__()
+        self.heads = heads
         self.table = nn.Linear(7, dim)
-        self.q, self.k, self.v = nn.Linear(dim, 2 * head), nn.Linear(dim, 2 * head), nn.Linear(dim, 2 * head)
-        self.out = nn.Linear(2 * head, dim)
+        self.q, self.k, self.v = (nn.Linear(dim, heads * head) for _ in range(3))
+        self.out = nn.Linear(heads * head, dim)
         self.head = nn.Linear(dim, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.table(x)
-        q, k, v = (part(x).unflatten(-1, (2, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
         weights = torch.softmax(q @ k.transpose(-2, -1) * 0.4, -1)
         return self.head((x + self.out((weights @ v).transpose(1, 2).flatten(2))).mean(1))
 
 
 class GroupedQuery(nn.Module):
-    """Four query heads share two heads of keys and values."""
+    """Two query heads share one of keys and values."""
 
-    def __init__(self, dim: int = 12, head: int = 5) -> None:
+    def __init__(self, dim: int = 12, head: int = 5, shared: int = 3) -> None:
         super().__init__()
+        self.shared = shared
         self.stem = nn.Linear(7, dim)
-        self.q, self.k, self.v = nn.Linear(dim, 4 * head), nn.Linear(dim, 2 * head), nn.Linear(dim, 2 * head)
-        self.out = nn.Linear(4 * head, 3)
+        self.q, self.k, self.v = (nn.Linear(dim, heads * head) for heads in (2 * shared, shared, shared))
+        self.out = nn.Linear(2 * shared * head, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
-        q = self.q(x).unflatten(-1, (4, -1)).transpose(1, 2)
-        k, v = (part(x).unflatten(-1, (2, -1)).transpose(1, 2).repeat_interleave(2, 1) for part in (self.k, self.v))
+        q = self.q(x).unflatten(-1, (2 * self.shared, -1)).transpose(1, 2)
+        k, v = (part(x).unflatten(-1, (self.shared, -1)).transpose(1, 2).repeat_interleave(2, 1) for part in (self.k, self.v))
         return self.out(F.scaled_dot_product_attention(q, k, v, scale=0.4).transpose(1, 2).flatten(2)).mean(1)
 
 
@@ -128,13 +130,23 @@ CASES: dict[str, Case] = {
         {
             "patch": (11, {"dim": 11}),
             "attention.0.qkv": (3, {"head": 3}),
+            "attention.0.qkv.heads": (2, {"heads": 2}),
             "attention.1.qkv": (3, {"head": 3}),
+            "attention.1.qkv.heads": (2, {"heads": 2}),
             "mlp.0.0": (13, {"hidden": 13}),
             "mlp.1.0": (13, {"hidden": 13}),
         },
     ),
-    "handwritten": (Handwritten, (6, 7), {"table": (9, {"dim": 9}), "q": (3, {"head": 3}), "v": (3, {"head": 3})}),
-    "grouped query": (GroupedQuery, (6, 7), {"stem": (9, {"dim": 9}), "q": (3, {"head": 3}), "v": (3, {"head": 3})}),
+    "handwritten": (
+        Handwritten,
+        (6, 7),
+        {"table": (9, {"dim": 9}), "q": (3, {"head": 3}), "q.heads": (2, {"heads": 2}), "v": (3, {"head": 3})},
+    ),
+    "grouped query": (
+        GroupedQuery,
+        (6, 7),
+        {"stem": (9, {"dim": 9}), "q": (3, {"head": 3}), "q.heads": (2, {"shared": 2}), "v": (3, {"head": 3})},
+    ),
     "decoder": (Decoder, (3, 6, 6), {"stem": (3, {"first": 6}), "up": (7, {"second": 7}), "expand": (3, {"third": 12})}),
 }
 
@@ -217,6 +229,7 @@ def test_multihead_attention_keeps_the_users_names(tmp_path: Path) -> None:
     assert module.meta["names"]["attention.in_proj.weight"] == "attention.in_proj_weight"
     groups = {group.name: group for group in trace(module).prunable}
     assert groups["attention.in_proj"].divisor == 6, "a channel of every head, in query, key and value"
+    assert groups["attention.in_proj.heads"].divisor == 12, "all channels of a head, in query, key and value"
 
 
 def test_what_attention_scales_by_does_not_change_with_the_heads_width(tmp_path: Path) -> None:

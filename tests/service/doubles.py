@@ -43,7 +43,7 @@ def cost_model() -> CostModel:
     first, second = Linear(0, {0: 1}), Linear(0, {1: 1})
     macs = [Term(9 * 64, first), Term(9 * 64, first, second), Term(10, second)]
     params = [Term(9, first), Term(9, first, second), Term(10, second, Linear(1, {}))]
-    size_bytes = [Term(4 * term.coefficient, term.first, term.second) for term in params]
+    size_bytes = [Term(4 * term.coefficient, *term.factors) for term in params]
     metrics = {"macs": macs, "params": params, "size_bytes": size_bytes}
     return CostModel([1, 1], {name: Polynomial(terms, 2) for name, terms in metrics.items()})
 

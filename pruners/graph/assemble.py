@@ -12,6 +12,7 @@ widths are products of the two groups' widths.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,7 +49,11 @@ class Product:
 
 @dataclass
 class Trace:
-    """What tracing collects, in labels; in ``spread`` those that were left where a node spread channels over several dims."""
+    """What tracing collects, in labels.
+
+    In ``spread`` are those that were left where a node spread channels over several dims; ``rewritten`` says whether operator
+    calls of the graph were changed.
+    """
 
     labels: Labels = field(default_factory=Labels)
     members: dict[tuple[str, int], Tensor] = field(default_factory=dict)
@@ -58,6 +63,7 @@ class Trace:
     products: dict[tuple[str, int], Product] = field(default_factory=dict)
     baked: list[Any] = field(default_factory=list)
     spread: dict[str, Tensor] = field(default_factory=dict)
+    rewritten: bool = False
 
 
 Place = tuple[Any, ...]
@@ -78,11 +84,13 @@ class _Numbered:
         lines |= {("resize", baked.node, baked.position, baked.attribute): baked.labels for baked in trace.baked}
         lines |= {("axis", *key, axis): line for key, product in trace.products.items() for axis, line in product.axes.items()}
         roots = {place: trace.labels.roots(line) for place, line in lines.items()}
-        self.known = np.unique(np.concatenate([np.array([FIXED]), *(roots["member", *key] for key in trace.members)]))[1:]
-        self.at: dict[Place, Indices] = {
-            place: np.where(np.isin(found, self.known), np.searchsorted(self.known, found), FIXED)
-            for place, found in roots.items()
-        }
+        sits = np.zeros(len(trace.labels) + 1, dtype=np.bool_)  # the last entry stands for FIXED
+        for key in trace.members:
+            sits[roots["member", *key]] = True
+        self.known = np.flatnonzero(sits[:-1])
+        number = np.full(len(sits), FIXED)
+        number[self.known] = np.arange(len(self.known))
+        self.at: dict[Place, Indices] = {place: number[found] for place, found in roots.items()}
 
 
 def assemble(module: fx.GraphModule, columns: Trace, rows: Trace | None, shapes: Shapes) -> Coupling:
@@ -130,41 +138,55 @@ def _per_position(products: dict[tuple[str, int], Product], at: dict[Place, Indi
 
 
 def _groups(module: fx.GraphModule, traced: _Numbered) -> list[Group]:
-    trace, known, members = traced.trace, traced.known, dict(_of_kind("member", traced.at))
-    places: list[list[tuple[int, int]]] = [[] for _ in known]  # per class: which members it sits in, how often
-    for index, found in enumerate(members.values()):
-        for label, count in zip(*np.unique(found[found >= 0], return_counts=True), strict=True):
-            places[label].append((index, int(count)))
-    outputs = {layer: members[f"{layer}.weight", dim] for layer, dim in trace.layers.items()}
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for classes_of_layer in outputs.values():
-        for label in dict.fromkeys(classes_of_layer.tolist()):
-            if label != FIXED:
-                alike.setdefault((trace.labels.reason(int(known[label])), *places[label]), []).append(label)
-    summed, normed = trace.labels.summed(), trace.labels.normed()
+    trace, known = traced.trace, traced.known
+    layers = list(trace.layers)
+    outputs = [traced.at["member", f"{layer}.weight", dim] for layer, dim in trace.layers.items()]
+    channels, layer_of = np.concatenate(outputs), np.repeat(np.arange(len(layers)), [len(each) for each in outputs])
+    channels, layer_of = channels[channels != FIXED], layer_of[channels != FIXED]
+    classes, places = np.unique(channels, return_index=True)
+    classes = classes[np.argsort(places)]  # in the order of execution
+    _, firsts, kinds = np.unique(_signatures(traced)[classes], return_index=True, return_inverse=True)
+    summed, normed = trace.labels.summed()[known], trace.labels.normed()[known]
     groups: list[Group] = []
-    names: dict[str, int] = {}
-    for (reason, *_), labels in alike.items():
-        classes = np.array(list(dict.fromkeys(labels)), dtype=np.int64)
-        sources = [layer for layer, produced in outputs.items() if classes[0] in produced]
-        divisor = int((outputs[sources[0]] == classes[0]).sum())
-        names[sources[0]] = names.get(sources[0], 0) + 1
+    names: Counter[str] = Counter()
+    for kind in np.argsort(firsts):
+        alike = classes[kinds == kind]
+        source_of, counts = np.unique(layer_of[channels == alike[0]], return_counts=True)
+        sources, divisor = [layers[index] for index in source_of], int(counts[0])
+        names[sources[0]] += 1
         suffix = "" if names[sources[0]] == 1 else f"#{names[sources[0]]}"
+        reason = trace.labels.reason(int(known[alike[0]]))
         groups.append(
             Group(
                 name=sources[0] + suffix,
-                width=divisor * len(classes),
+                width=divisor * len(alike),
                 divisor=divisor,
                 minimum=divisor,
                 layers=tuple(sources),
                 types=tuple(type(module.get_submodule(layer)).__name__ for layer in sources),
-                residual=any(int(known[label]) in summed for label in classes),
-                crosses_norm=any(int(known[label]) in normed for label in classes),
-                frozen_reason=reason or ("has a single channel" if len(classes) == 1 else None),
-                classes=classes,
+                residual=bool(summed[alike].any()),
+                crosses_norm=bool(normed[alike].any()),
+                frozen_reason=reason or ("has a single channel" if len(alike) == 1 else None),
+                classes=alike,
             )
         )
     return groups
+
+
+def _signatures(traced: _Numbered) -> Indices:
+    """A number per class, equal for those that sit equally often in all the same places and are frozen for the same reason.
+
+    It is the class's count in each place times that place's random number, added up; that two classes of different counts
+    come out equal is as likely as guessing a number of 63 bits.
+    """
+    lines = [classes for place, classes in traced.at.items() if place[0] != "resize"]
+    reasons = traced.trace.labels.reasons(traced.known)
+    random = np.random.default_rng(0)
+    of_place = random.integers(2**63, size=len(lines))
+    of_reason = random.integers(2**63, size=int(reasons.max(initial=0)) + 2)  # the last one is for those that are not frozen
+    signatures = np.append(of_reason[reasons], 0)  # the last one is for FIXED
+    np.add.at(signatures, np.concatenate(lines), np.repeat(of_place, [len(line) for line in lines]))
+    return signatures
 
 
 def _crossing(rows: Sequence[Group], columns: Sequence[Group], first: _Numbered, second: _Numbered) -> list[Group]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
@@ -68,32 +67,33 @@ class Forms:
 
     def __init__(self, prunable: Sequence[Group], members: Sequence[Member], factors: Indices) -> None:
         self.prunable = prunable
-        self._factors = factors
-        self._group_of = {int(label): index for index, group in enumerate(prunable) for label in group.classes}
+        self._sizes = [1, *(len(group.classes) for group in prunable)]
+        number = np.zeros(len(factors), dtype=np.int64)  # 0: a class of no prunable group
+        for index, group in enumerate(prunable):
+            number[group.classes] = index + 1
+        first = number[factors[:, 0]]
+        second = np.where(factors[:, 0] == factors[:, 1], 0, number[factors[:, 1]])
+        # Per class the two groups that it is of as one number; the last entry stands for the positions of no class.
+        self._groups = np.append(np.minimum(first, second) * len(self._sizes) + np.maximum(first, second), 0)
         self._members = {(member.tensor, member.dim): self.of(member.classes) for member in members}
 
     def of(self, classes: Indices) -> Width:
         """How many of these positions stay: a linear form, and for each pair of groups that cross a product of the two."""
         constant = 0
         alone: dict[int, int] = {}
-        crossing: Counter[tuple[int, int]] = Counter()
-        for label, count in zip(*np.unique(classes, return_counts=True), strict=True):
-            atoms = dict.fromkeys(self._factors[label].tolist()) if label >= 0 else ()
-            found = [self._group_of[atom] for atom in atoms if atom in self._group_of]
-            if not found:
-                constant += int(count)
-            elif len(found) == 1:
-                alone[found[0]] = alone.get(found[0], 0) + int(count)
+        crossing: list[Term] = []
+        found = np.bincount(self._groups[classes])
+        for groups in np.flatnonzero(found).tolist():
+            first, second = divmod(groups, len(self._sizes))
+            # All classes of a group sit equally often here, by what makes them a group, and so do all pairs of two groups.
+            each = int(found[groups]) // (self._sizes[first] * self._sizes[second])
+            if first:
+                crossing.append(Term(each, Linear(0, {first - 1: 1}), Linear(0, {second - 1: 1})))
+            elif second:
+                alone[second - 1] = each
             else:
-                crossing[found[0], found[1]] += int(count)
-        # All classes of a group sit equally often here, by what makes them a group, and so do all pairs of two groups.
-        sizes = [len(group.classes) for group in self.prunable]
-        line = Linear(constant, {group: count // sizes[group] for group, count in alone.items()})
-        pairs = [
-            Term(count // (sizes[first] * sizes[second]), Linear(0, {first: 1}), Linear(0, {second: 1}))
-            for (first, second), count in crossing.items()
-        ]
-        return [*pairs, Term(1, line)] if constant or alone else pairs
+                constant = each
+        return [*crossing, Term(1, Linear(constant, alone))] if constant or alone else crossing
 
     def width(self, tensor: str, dim: int) -> Width | None:
         """The size of one dim of a parameter or buffer; ``None`` if it does not vary."""

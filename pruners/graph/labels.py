@@ -34,6 +34,9 @@ class Labels:
         self._summed: list[Indices] = []
         self._normed: list[Indices] = []
 
+    def __len__(self) -> int:
+        return self._count
+
     def fresh(self, count: int) -> Tensor:
         """``count`` new labels ``[count]``."""
         self._count += count
@@ -80,21 +83,31 @@ class Labels:
         first = self._first_reason[root]
         return self._frozen[first][1] if first != FIXED else None
 
+    def reasons(self, roots: Indices) -> Indices:
+        """Per representative a number of 0 or more that tells apart why classes are frozen, or ``FIXED``."""
+        texts = list(dict.fromkeys(reason for _, reason in self._frozen))
+        number = np.array([*(texts.index(reason) for _, reason in self._frozen), FIXED])
+        found: Indices = number[self._first_reason[roots]]
+        return found
+
     def frozen(self, labels: Tensor) -> bool:
         """Whether all of these channels are."""
         roots = self.roots(labels)
         return bool(((roots == FIXED) | (self._first_reason[roots] != FIXED)).all())
 
-    def summed(self) -> set[int]:
-        """Representatives of the classes that meet in an addition."""
-        return self._classes(self._summed)
+    def summed(self) -> NDArray[np.bool_]:
+        """Per label that represents a class whether it meets others in an addition, ``[labels + 1]``."""
+        return self._among(self._summed)
 
-    def normed(self) -> set[int]:
-        """Representatives of the classes that a norm averages over."""
-        return self._classes(self._normed)
+    def normed(self) -> NDArray[np.bool_]:
+        """Per label that represents a class whether a norm averages over it, ``[labels + 1]``."""
+        return self._among(self._normed)
 
-    def _classes(self, labels: list[Indices]) -> set[int]:
-        return set(np.unique(self._root[np.concatenate(labels)]).tolist()) if labels else set()
+    def _among(self, labels: list[Indices]) -> NDArray[np.bool_]:
+        found = np.zeros(self._count + 1, dtype=np.bool_)
+        for each in labels:
+            found[self._root[each]] = True
+        return found
 
     @cached_property
     def _root(self) -> Indices:

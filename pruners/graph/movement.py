@@ -103,7 +103,7 @@ def _note_sizes(tracer: Tracer, node: fx.Node, name: str, result: Tensor) -> boo
             return False
         else:  # computed from a dynamic size times channels: leave it to the operator to infer
             sizes = [*sizes[:index], -1, *sizes[index + 1 :]]
-            node.args = (*node.args[:place], sizes, *node.args[place + 1 :])
+            tracer.rewrite(node, args=(*node.args[:place], sizes, *node.args[place + 1 :]))
     return True
 
 
@@ -165,7 +165,7 @@ def _slice(tracer: Tracer, node: fx.Node) -> Tensor | None:
     if line is None or step != 1:
         return None
     first, last, _ = slice(start, end).indices(len(line))
-    node.args = (node.args[0], dim, first, last, 1)
+    tracer.rewrite(node, args=(node.args[0], dim, first, last, 1))
     tracer.bake(node.name, (2,), line[:first])
     tracer.bake(node.name, (3,), line[:last])
     return lay(line[first:last], dim, tracer.shape(node))
@@ -181,8 +181,7 @@ def _split(tracer: Tracer, node: fx.Node) -> list[Tensor] | None:
     line = profile(source, dim)
     if line is None:
         return None
-    node.target = torch.ops.aten.split_with_sizes.default
-    node.args = (node.args[0], sizes, dim)
+    tracer.rewrite(node, target=torch.ops.aten.split_with_sizes.default, args=(node.args[0], sizes, dim))
     parts = torch.split(line, sizes)
     for place, part in enumerate(parts):
         tracer.bake(node.name, (1, place), part)

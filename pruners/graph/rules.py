@@ -219,7 +219,7 @@ def _attention(tracer: Tracer, node: fx.Node) -> Tensor | None:
         scores = _meet(tracer, scores, bias, scores.shape, summed=False)
     result = lay(value[(0,) * (value.dim() - 1)], len(shape) - 1, shape) if columns else batch[..., None, None].expand(shape)
     if node.kwargs.get("scale") is None:
-        node.kwargs = {**node.kwargs, "scale": query.shape[-1] ** -0.5}
+        tracer.rewrite(node, kwargs={**node.kwargs, "scale": query.shape[-1] ** -0.5})
     _count(tracer, node, 0, math.prod(scores.shape) * query.shape[-1], inner, scores)
     _count(tracer, node, 1, math.prod(scores.shape) * value.shape[-1], None, result)
     return result

@@ -46,7 +46,8 @@ def trace(module: fx.GraphModule) -> Coupling:
     shapes = infer_shapes(module)
     columns = _traced(module, shapes)
     rows = _by_rows(module, shapes, columns)
-    module.recompile()
+    if columns.rewritten or columns.spread:  # by rows other calls may have changed
+        module.recompile()
     return assemble(module, columns, rows, shapes)
 
 

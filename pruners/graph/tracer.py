@@ -110,6 +110,12 @@ class Tracer:
         """Notes that a number in the graph counts these channels."""
         self.result.baked.append(Baked(node, position, labels, attribute))
 
+    def rewrite(self, node: fx.Node, *, target: Any = None, args: Any = None, kwargs: Any = None) -> None:
+        """Changes an operator call; what is not given stays."""
+        before = node.target, node.args, node.kwargs
+        node.target, node.args, node.kwargs = target or node.target, args or node.args, kwargs or node.kwargs
+        self.result.rewritten |= before != (node.target, node.args, node.kwargs)
+
     def outputs(self, weight: str, dim: int, count: int) -> Tensor:
         """Labels of a weight's output channels: fresh, or those of its first use."""
         seen = self.result.members.get((weight, dim))

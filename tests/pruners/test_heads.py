@@ -86,10 +86,11 @@ def packed_and_split(net: Any, x: Tensor) -> Tensor:
 
 
 def normed_and_biased(net: Any, x: Tensor) -> Tensor:
-    """Norms over a head's channels, and parameters of the heads' own: a temperature and a bias of every pair of places."""
+    """Norms over a head's channels, and parameters of the heads' own: a temperature, and a bias looked up by distance."""
     q, k, v = net.qkv(x).reshape(x.shape[0], TOKENS, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4).unbind(0)
     q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-    return net.out(joined(torch.softmax(q @ k.transpose(-2, -1) * net.heat.weight[:, :, None] + net.bias.weight, -1) @ v))
+    bias = net.bias.weight[net.distances.view(-1)].view(TOKENS, TOKENS, -1).permute(2, 0, 1).contiguous().unsqueeze(0)
+    return net.out(joined(torch.softmax(q @ k.transpose(-2, -1) * net.heat.weight[:, :, None] + bias, -1) @ v))
 
 
 def grouped_query(net: Any, x: Tensor) -> Tensor:
@@ -123,15 +124,21 @@ class PerHead(nn.Module):
 
 SIZE = HEADS * HEAD
 
+
+def normed() -> nn.Module:
+    parts = {"heat": PerHead(HEADS, 1), "bias": PerHead(2 * TOKENS - 1, HEADS)}
+    net = Network(normed_and_biased, **linears(qkv=3 * SIZE), **parts)
+    net.register_buffer("distances", torch.arange(TOKENS)[:, None] - torch.arange(TOKENS) + TOKENS - 1)
+    return net
+
+
 FOLLOWED: dict[str, Callable[[], nn.Module]] = {
     "by hand": lambda: Network(by_hand, **linears(q=SIZE, k=SIZE, v=SIZE)),
     "merged with the batch": lambda: Network(merged_with_the_batch, **linears(q=SIZE, k=SIZE, v=SIZE)),
     "fused": lambda: Network(fused, **linears(q=SIZE, k=SIZE, v=SIZE)),
     "packed and unbound": lambda: Network(packed_and_unbound, **linears(qkv=3 * SIZE)),
     "packed and split": lambda: Network(packed_and_split, **linears(qkv=3 * SIZE)),
-    "normed and biased": lambda: Network(
-        normed_and_biased, **linears(qkv=3 * SIZE), heat=PerHead(HEADS, 1), bias=PerHead(HEADS, TOKENS, TOKENS)
-    ),
+    "normed and biased": normed,
     "grouped query": lambda: Network(grouped_query, **linears(q=SIZE, k=SIZE // 2, v=SIZE // 2)),
     "expanded query": lambda: Network(expanded_query, **linears(q=SIZE, k=SIZE // 2, v=SIZE // 2)),
     "torch's own": lambda: Network(torchs_own, attention=nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)),

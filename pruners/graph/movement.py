@@ -18,10 +18,13 @@ from pruners.graph.tracer import Raw, Tracer, as_labels, lay
 _SIZED = {"view": 1, "reshape": 1, "expand": 1, "unflatten": 2}
 """Operators whose argument at this place lists sizes of the result."""
 
-_REPEATING = frozenset(
-    {"expand", "expand_as", "repeat", "unsqueeze", "squeeze", "view", "reshape", "clone", "contiguous", "to", "alias", "detach"}
+_SAME = frozenset({"clone", "contiguous", "to", "alias", "detach"})
+"""Operators that put out what they take in."""
+
+_REPEATING = _SAME | frozenset(
+    {"expand", "expand_as", "repeat", "unsqueeze", "squeeze", "view", "reshape", "permute", "transpose", "index"}
 )
-"""Operators after which a raw parameter can still be itself, with dims of size 1 added or repeated."""
+"""Operators after which some dims of a raw parameter can still be themselves, with other dims added, repeated or looked up."""
 
 
 def movement(tracer: Tracer, node: fx.Node, name: str, operands: Operands) -> Any:
@@ -40,7 +43,7 @@ def movement(tracer: Tracer, node: fx.Node, name: str, operands: Operands) -> An
 
 
 def of_constants(tracer: Tracer, node: fx.Node, operands: Operands) -> Any:
-    """A value computed from raw tensors alone; a parameter that is merely repeated keeps its name."""
+    """A value computed from raw tensors alone; a parameter keeps its name, and those of its dims that stay whole."""
     shape = tracer.shape(node)
     if not isinstance(shape, torch.Size):
         return [Raw(None, part) for part in shape] if isinstance(shape, list) else shape
@@ -48,18 +51,31 @@ def of_constants(tracer: Tracer, node: fx.Node, operands: Operands) -> Any:
     source = operands[0] if operands else None
     if name not in _REPEATING or not isinstance(source, Raw) or source.name is None:
         return Raw(None, shape)
-    # The dims that are longer than 1 stay in their order; others come and go, or are repeated.
-    long = [(size, dim) for size, dim in zip(source.shape, source.dims, strict=True) if size > 1]
     dims: list[int | None] = [None] * len(shape)
-    place = len(shape) - 1
-    for size, dim in reversed(long):
-        while place >= 0 and shape[place] != size:
-            place -= 1
-        if place < 0:
-            return Raw(None, shape)
-        dims[place] = dim
-        place -= 1
+    for dim, origin in enumerate(source.dims):
+        if origin is not None and source.shape[dim] > 1:
+            # Where the positions of this dim end up is seen by moving their numbers.
+            numbers = torch.arange(source.shape[dim])
+            moved = _moved(tracer, node, name, lay(numbers, dim, source.shape))
+            for place in varying(moved):
+                line = profile(moved, place)
+                if moved.shape == shape and line is not None and torch.equal(line, numbers):
+                    dims[place] = origin
     return Raw(source.name, shape, tuple(dims), source.sizes + _written_sizes(node, name, dims))
+
+
+def _moved(tracer: Tracer, node: fx.Node, name: str, numbers: Tensor) -> Tensor:
+    """What an operator of ``_REPEATING`` makes of these numbers in place of its first argument."""
+    if name in _SAME:
+        return numbers
+    if name == "expand_as":
+        return numbers.expand(tracer.shape(node))
+    rest = tracer.args(node)[1:]
+    if name == "index":  # what it picks does not matter to the dims that it leaves whole
+        rest = [[None if part is None else torch.zeros(part.shape, dtype=torch.int64) for part in rest[0]]]
+    operator: Any = torch.reshape if name == "view" else node.target
+    result: Tensor = operator(numbers, *rest)
+    return result
 
 
 def _written_sizes(node: fx.Node, name: str, dims: list[int | None]) -> tuple[tuple[int, str, tuple[int, int]], ...]:

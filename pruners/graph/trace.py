@@ -52,15 +52,19 @@ def trace(module: fx.GraphModule) -> Coupling:
 
 
 def _by_rows(module: fx.GraphModule, shapes: Shapes, columns: Trace) -> Trace | None:
-    """A tracing that unites rows where the first united columns, except where rows get stuck: those of query, key and value,
-    say, spread before they are spread over heads. ``None`` if that is everywhere."""
+    """A tracing that unites rows where the first one united columns, or ``None`` if they get stuck everywhere.
+
+    Where they do get stuck, columns are united again: query, key and value, say, are the rows of what holds all three, and
+    part before each of them is spread over heads.
+    """
     places = frozenset(columns.spread)
-    rows = _traced(module, shapes, places) if places else None
-    if rows is None:
+    if not places:
         return None
-    stuck = {node for node, labels in rows.spread.items() if rows.labels.frozen(labels)}
-    left = places - stuck
-    return rows if not stuck else _traced(module, shapes, left) if left else None
+    rows = _traced(module, shapes, places)
+    left = places - {node for node, labels in rows.spread.items() if rows.labels.frozen(labels)}
+    if left == places:
+        return rows
+    return _traced(module, shapes, left) if left else None
 
 
 def _traced(module: fx.GraphModule, shapes: Shapes, by_rows: frozenset[str] = frozenset()) -> Trace:

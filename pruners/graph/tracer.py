@@ -19,7 +19,7 @@ class Raw:
     """A parameter or buffer used outside a module, or something computed from those alone.
 
     Attributes:
-        name: of the parameter, as long as its elements are merely repeated; ``None`` after any computation.
+        name: of the parameter, as long as its elements are merely moved, repeated or picked; ``None`` after any computation.
         shape: of the value.
         dims: for each dim of the value the parameter's dim that it is, or ``None``.
         sizes: numbers in the graph that are the size of one of the parameter's dims: that dim, the node, the position.

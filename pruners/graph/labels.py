@@ -135,11 +135,8 @@ class Labels:
 
 def varying(labels: Tensor) -> list[int]:
     """The dims along which the label changes."""
-    return [
-        dim
-        for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True))
-        if size > 1 and stride != 0 and not bool((labels == labels.narrow(dim, 0, 1)).all())
-    ]
+    core = shrink_constant_dims(labels)[0].numpy()
+    return [dim for dim, size in enumerate(core.shape) if size > 1 and bool((core != core.take([0], dim)).any())]
 
 
 def compact(labels: Tensor) -> Tensor:
@@ -169,7 +166,10 @@ def profile(labels: Tensor, dim: int) -> Tensor | None:
 
 def shrink_constant_dims(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Label tensors of one shape cut to size 1 along every dim that all of them are constant (stride 0) along."""
-    for dim in range(tensors[0].dim()):
-        if tensors[0].shape[dim] > 1 and all(tensor.stride(dim) == 0 for tensor in tensors):
-            tensors = tuple(tensor.narrow(dim, 0, 1) for tensor in tensors)
-    return tensors
+    strides = [tensor.stride() for tensor in tensors]
+    shape = [
+        1 if all(stride == 0 for stride in along) else size for size, *along in zip(tensors[0].shape, *strides, strict=True)
+    ]
+    return tuple(
+        tensor.as_strided(shape, stride, tensor.storage_offset()) for tensor, stride in zip(tensors, strides, strict=True)
+    )

@@ -147,7 +147,9 @@ def _compare_with_masked(
 def _count(module: fx.GraphModule, coupling: Coupling, network: Network, found: dict[str, Any]) -> None:
     random = np.random.default_rng(1)
     for _ in range(VECTORS):
-        classes = [_least(g, int(random.integers(1, len(g.classes) + 1))) for g in coupling.prunable]
+        # Two at least: torch runs an einsum over one channel without a product that its counter would see.
+        sizes = [len(g.classes) for g in coupling.prunable]
+        classes = [_least(g, int(random.integers(min(2, n), n + 1))) for g, n in zip(coupling.prunable, sizes, strict=True)]
         keep = [np.sort(random.permutation(len(g.classes))[:n]) for g, n in zip(coupling.prunable, classes, strict=True)]
         widths = [n * group.divisor for group, n in zip(coupling.prunable, classes, strict=True)]
         small = shrink(module, coupling, keep)

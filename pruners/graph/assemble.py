@@ -23,23 +23,15 @@ from torch import Tensor, fx
 from pruners.graph.costs import Forms, cost_model
 from pruners.graph.groups import Coupling, Group, Indices, Member, Resize
 from pruners.graph.labels import FIXED, Labels
-from pruners.graph.shapes import Shapes
-
-
-@dataclass(frozen=True)
-class Call:
-    """One run of a convolution or linear layer: MACs are ``factor`` × its weight's output and (per-group) input channels."""
-
-    layer: str
-    factor: int
+from pruners.graph.shapes import BATCH, Shapes
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product of two activations.
+    """One run of a layer, or a product of two activations.
 
     Attributes:
-        macs: of the dense network, for ``BATCH`` inputs.
+        macs: of the dense network for one input.
         axes: labels ``[size]`` of those of its dims that hold channels, by a number that tells them apart.
     """
 
@@ -59,7 +51,6 @@ class Trace:
     members: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     outputs: set[tuple[str, int]] = field(default_factory=set)
     layers: dict[str, int] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
     products: dict[tuple[str, int], Product] = field(default_factory=dict)
     baked: list[Any] = field(default_factory=list)
     spread: dict[str, Tensor] = field(default_factory=dict)
@@ -109,18 +100,15 @@ def assemble(module: fx.GraphModule, columns: Trace, rows: Trace | None, shapes:
     if rows is not None:
         second = _Numbered(rows)
         at, factors, crossing = _crossed(first, second, _crossing(_groups(module, second), groups, first, second))
-        order = list(columns.layers)
+        order, taken = list(columns.layers), {group.name for group in groups}
+        crossing = [replace(group, name=f"{group.name}.heads") if group.name in taken else group for group in crossing]
         groups = sorted([*groups, *crossing], key=lambda group: order.index(group.layers[0]))
         products |= rows.products
         outputs |= rows.outputs
     members = tuple(Member(tensor, dim, classes, (tensor, dim) in outputs) for (tensor, dim), classes in _of_kind("member", at))
     resizes = tuple(Resize(node, place, classes, part) for (node, place, part), classes in _of_kind("resize", at))
-    weights = dict(_of_kind("member", at))
-    calls = [
-        (call.factor, weights[f"{call.layer}.weight", 0], weights.get((f"{call.layer}.weight", 1))) for call in columns.calls
-    ]
     forms = Forms([group for group in groups if group.frozen_reason is None], members, factors)
-    cost = cost_model(module, forms, calls, _per_position(products, at), columns.layers, shapes)
+    cost = cost_model(module, forms, _per_position(products, at), columns.layers, shapes)
     return Coupling(tuple(groups), members, resizes, cost, dict(columns.layers), factors)
 
 
@@ -130,11 +118,12 @@ def _of_kind(kind: str, at: dict[Place, Indices]) -> Iterator[tuple[Place, Indic
 
 
 def _per_position(products: dict[tuple[str, int], Product], at: dict[Place, Indices]) -> list[tuple[int, list[Indices]]]:
-    """Per product its MACs for one position of each of its axes that hold channels, and these axes."""
+    """Per product its MACs for ``BATCH`` inputs and one position of each of its axes that hold channels, and these axes."""
     axes: dict[tuple[str, int], list[Indices]] = {key: [] for key in products}
     for (node, number, _), classes in _of_kind("axis", at):
         axes[node, number].append(classes)
-    return [(product.macs // math.prod(map(len, axes[key])), axes[key]) for key, product in products.items()]
+    # For BATCH inputs, since one of the axes may be the inputs times the heads.
+    return [(product.macs * BATCH // math.prod(map(len, axes[key])), axes[key]) for key, product in products.items()]
 
 
 def _groups(module: fx.GraphModule, traced: _Numbered) -> list[Group]:
@@ -232,7 +221,7 @@ def _crossed(
     for group in crossing:
         classes = np.arange(count, count := count + len(group.classes))
         number[group.classes] = classes
-        renumbered.append(replace(group, name=f"{group.name}.heads", classes=classes))
+        renumbered.append(replace(group, classes=classes))
     pairs: dict[Place, tuple[Indices, Indices]] = {}
     for place in dict.fromkeys([*first.at, *second.at]):
         nothing = np.full(len(first.at.get(place, second.at.get(place, ()))), FIXED)

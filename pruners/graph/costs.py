@@ -20,7 +20,6 @@ Width = list[Term]
 def cost_model(
     module: fx.GraphModule,
     forms: Forms,
-    calls: Iterable[tuple[int, Indices, Indices | None]],
     products: Iterable[tuple[int, Sequence[Indices]]],
     layers: Mapping[str, int],
     shapes: Shapes,
@@ -30,17 +29,14 @@ def cost_model(
     Args:
         module: the network.
         forms: its widths.
-        calls: MACs of layers for one input, each ``(factor, classes, classes or None)``: the factor × the channels of one
-            or both.
-        products: MACs of matrix products for ``BATCH`` inputs, each ``(factor, [classes, …])``: the factor × all these widths.
+        products: MACs of layers and matrix products for ``BATCH`` inputs, each ``(factor, [classes, …])``: the factor ×
+            all these widths.
         layers: see ``Coupling.layers``.
         shapes: of the dense network.
     """
     groups = len(forms.prunable)
     batch = Polynomial([term for factor, axes in products for term in multiplied(factor, *map(forms.of, axes))], groups)
     macs = [Term(term.coefficient // BATCH, *term.factors) for term in batch.terms()]
-    for factor, first, second in calls:
-        macs += multiplied(factor, forms.of(first), *([] if second is None else [forms.of(second)]))
     # What these do not account for (products of constants) does not depend on the widths.
     dense = np.array([len(group.classes) for group in forms.prunable], dtype=np.int64)
     macs.append(Term(shapes.macs - int(Polynomial(macs, groups)(dense))))
@@ -130,5 +126,5 @@ def _activations(module: fx.GraphModule, layers: Mapping[str, int], forms: Forms
         if node.op == "call_module" and node.target in layers:
             weight, dim = module.get_parameter(f"{node.target}.weight"), layers[node.target]
             width = forms.width(f"{node.target}.weight", dim) or []
-            per_channel = math.prod(shapes.values[node]) // (BATCH * weight.shape[dim])
+            per_channel = shapes.elements[node] // weight.shape[dim]
             yield from multiplied(per_channel * weight.itemsize, width)

@@ -156,12 +156,12 @@ def constant_except(labels: Tensor, dims: Iterable[int]) -> Tensor:
 def profile(labels: Tensor, dim: int) -> Tensor | None:
     """Labels along one dim ``[size]``, or ``None`` if they also change along another."""
     dim %= labels.dim()
-    if any(other != dim for other in varying(labels)):
-        return None
-    for other in range(labels.dim()):
-        if other != dim:
-            labels = labels.narrow(other, 0, 1)
-    return labels.reshape(-1)
+    return None if any(other != dim for other in varying(labels)) else line_along(labels, dim)
+
+
+def line_along(labels: Tensor, dim: int) -> Tensor:
+    """Labels along one dim ``[size]``, at index 0 of all the others."""
+    return labels[tuple(slice(None) if place == dim else 0 for place in range(labels.dim()))]
 
 
 def shrink_constant_dims(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, fx, nn
 
-from pruners.graph.assemble import Call, Product
-from pruners.graph.labels import FIXED, profile
-from pruners.graph.shapes import BATCH
+from pruners.graph.assemble import Product
+from pruners.graph.labels import FIXED, line_along, profile, varying
 from pruners.graph.tracer import Tracer, as_labels, fixed, lay
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -47,10 +44,14 @@ def _contraction(
     shape: torch.Size = tracer.shape(node)
     dim = source.dim() - 1 if isinstance(part, nn.Linear) else source.dim() - (part.weight.dim() - 1)
     inputs = profile(source, dim)
-    if inputs is None and isinstance(part, nn.Conv1d) and (line := _slid_over(part, source, shape)) is not None:
-        tracer.labels.norm(line)
-        tracer.result.products[node.name, 0] = Product(part.weight.shape[2] * shape.numel(), {2: line})
+    if inputs is None and isinstance(part, nn.Conv1d) and (slid := _slid_over(part, source, shape)) is not None:
+        tracer.labels.norm(slid)
+        tracer.result.products[node.name, 0] = Product(part.weight.shape[2] * tracer.elements(node), {2: slid})
         return source
+    if inputs is None and isinstance(part, nn.Linear) and dim not in (along := varying(source)) and len(along) == 1:
+        if node.name not in tracer.by_rows:
+            return _passed_by(tracer, node, path, part, source, along[0])
+        tracer.result.spread[node.name] = tracer.outputs(f"{path}.weight", 0, part.out_features)
     if inputs is None:
         tracer.freeze(source, f"enters {path} with its channels in several dims")
         inputs = torch.full((source.shape[dim],), FIXED)
@@ -68,10 +69,27 @@ def _contraction(
         tracer.member(f"{path}.bias", 0, outputs, output=True)
     tracer.result.layers[path] = out_dim
     # A transposed convolution multiplies once per input pixel, all others once per output pixel.
-    places = source.shape if isinstance(part, Transposed) else shape
-    pixels = math.prod(size for place, size in enumerate(places) if place != dim) // BATCH
-    tracer.result.calls.append(Call(path, math.prod(part.weight.shape[2:]) * pixels))
+    (argument,) = node.all_input_nodes
+    counted, channels = (argument, source.shape[dim]) if isinstance(part, Transposed) else (node, shape[dim])
+    pixels = tracer.elements(counted) // channels
+    members = tracer.result.members
+    axes = {place: members[f"{path}.weight", place] for place in (0, 1) if (f"{path}.weight", place) in members}
+    tracer.result.products[node.name, 0] = Product(part.weight.numel() * pixels, axes)
     return lay(outputs, dim, shape)
+
+
+def _passed_by(tracer: Tracer, node: fx.Node, path: str, part: nn.Linear, source: Tensor, dim: int) -> Tensor:
+    """A linear layer over positions, as in MLP-Mixer: channels, along another dim, pass it by.
+
+    What it puts out are channels too; a tracing by rows follows those instead.
+    """
+    channels = line_along(source, dim)
+    tracer.result.spread[node.name] = channels
+    for place, size in enumerate(part.weight.shape):
+        tracer.member(f"{path}.weight", place, torch.full((size,), FIXED), output=place == 0)
+    tracer.result.layers[path] = 0
+    tracer.result.products[node.name, 0] = Product(tracer.elements(node) * part.in_features, {2 + dim: channels})
+    return lay(channels, dim, tracer.shape(node))
 
 
 def _slid_over(part: nn.Conv1d, source: Tensor, shape: torch.Size) -> Tensor | None:

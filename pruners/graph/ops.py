@@ -72,14 +72,14 @@ _TABLE: dict[Kind, str] = {
         var.correction var.dim""",
     Kind.ALONG: "softmax.int log_softmax.int cumsum roll flip",
     Kind.NORM: "layer_norm rms_norm group_norm instance_norm",
-    Kind.PRODUCT: "matmul bmm scaled_dot_product_attention embedding",
+    Kind.PRODUCT: "matmul bmm einsum scaled_dot_product_attention embedding",
     Kind.CONSTANT: "new_zeros new_ones new_full",
     Kind.MODULE: """
         conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding linear batch_norm dropout dropout_
         feature_dropout feature_dropout_ conv_transpose1d conv_transpose2d.input conv_transpose3d.input""",
     Kind.SYMBOLIC: "sym_size.int",
     Kind.OPAQUE: """
-        mm addmm lstm.input gru.input einsum mean sum prod.dim_int max.dim min.dim argmax
+        mm addmm lstm.input gru.input mean sum prod.dim_int max.dim min.dim argmax
         topk gather index.Tensor index_select tril triu arange arange.start zeros ones full view_as
         var_mean.correction _weight_norm baddbmm im2col unfold glu fill_.Tensor fill_.Scalar copy_ bitwise_not
         bitwise_and.Tensor bitwise_or.Tensor __and__.Tensor __or__.Tensor logical_or""",

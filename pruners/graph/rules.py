@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from pruners.graph.assemble import Product
-from pruners.graph.labels import FIXED, compact, profile, shrink_constant_dims, varying
+from pruners.graph.labels import FIXED, compact, line_along, profile, shrink_constant_dims, varying
 from pruners.graph.tracer import Raw, Tracer, as_labels, fixed, lay
 
 _REDUCED_DIMS = {"linalg_vector_norm": 2, "norm": 2}  # the argument that holds the dims, where it is not the second
@@ -182,6 +182,8 @@ def product(tracer: Tracer, node: fx.Node, name: str, operands: Operands) -> Ten
         return _embedding(tracer, node, operands)
     if name == "scaled_dot_product_attention":
         return _attention(tracer, node)
+    if name == "einsum":
+        return _einsum(tracer, node)
     if len(operands) != 2 or any(isinstance(operand, Raw) or operand.dim() < 2 for operand in operands):
         return None
     first, second = (as_labels(operand) for operand in operands)
@@ -193,8 +195,40 @@ def product(tracer: Tracer, node: fx.Node, name: str, operands: Operands) -> Ten
         return None
     outer = profile(first, -2) if rows else profile(second, -1) if columns else None
     result = batch[..., None, None].expand(shape) if outer is None else lay(outer, len(shape) - (2 if rows else 1), shape)
-    _count(tracer, node, 0, math.prod(shape) * first.shape[-1], inner, result)
+    _count(tracer, node, 0, tracer.elements(node) * first.shape[-1], inner, result)
     return result
+
+
+def _einsum(tracer: Tracer, node: fx.Node) -> Tensor | None:
+    """A product of two activations in Einstein's notation, each letter once in each; sums over letters of both."""
+    equation, operands = tracer.args(node)
+    terms, _, result = equation.replace(" ", "").partition("->")
+    given = terms.split(",")
+    if len(given) != 2 or not all(isinstance(operand, Tensor) for operand in operands):
+        return None
+    spelt = all(len(set(term)) == len(term) for term in (*given, result)) and "." not in terms and result != ""
+    if not spelt or (set(given[0]) ^ set(given[1])) - set(result):
+        return None
+    lines: dict[str, Tensor] = {}
+    for letters, labels in zip(given, operands, strict=True):
+        along = varying(labels)
+        if len(along) > 1:
+            return None
+        for place, letter in enumerate(letters):
+            found = line_along(labels, place) if place in along else torch.full((labels.shape[place],), FIXED)
+            if letter in lines:
+                tracer.labels.unite(lines[letter], found)
+                found = torch.maximum(lines[letter], found)
+            lines[letter] = found
+    holding = [letter for letter in result if bool((lines[letter] != FIXED).any())]
+    if len(holding) > 1:
+        return None
+    shape: torch.Size = tracer.shape(node)
+    summed = [letter for letter in lines if letter not in result]
+    axes = {place: lines[letter] for place, letter in enumerate([*result, *summed]) if bool((lines[letter] != FIXED).any())}
+    macs = tracer.elements(node) * math.prod(len(lines[letter]) for letter in summed)
+    tracer.result.products[node.name, 0] = Product(macs, axes)
+    return lay(lines[holding[0]], result.index(holding[0]), shape) if holding else torch.tensor(FIXED).expand(shape)
 
 
 def _attention(tracer: Tracer, node: fx.Node) -> Tensor | None:
@@ -220,8 +254,9 @@ def _attention(tracer: Tracer, node: fx.Node) -> Tensor | None:
     result = lay(value[(0,) * (value.dim() - 1)], len(shape) - 1, shape) if columns else batch[..., None, None].expand(shape)
     if node.kwargs.get("scale") is None:
         tracer.rewrite(node, kwargs={**node.kwargs, "scale": query.shape[-1] ** -0.5})
-    _count(tracer, node, 0, math.prod(scores.shape) * query.shape[-1], inner, scores)
-    _count(tracer, node, 1, math.prod(scores.shape) * value.shape[-1], None, result)
+    pairs = tracer.elements(node) // shape[-1] * key.shape[-2]
+    _count(tracer, node, 0, pairs * query.shape[-1], inner, scores)
+    _count(tracer, node, 1, pairs * value.shape[-1], None, result)
     return result
 
 
@@ -249,7 +284,7 @@ def _contracted(tracer: Tracer, first: Tensor, first_dim: int, second: Tensor, s
 
 
 def _count(tracer: Tracer, node: fx.Node, number: int, macs: int, inner: Tensor | None, result: Tensor) -> None:
-    """Notes a product's MACs, and which of the dims that it sums over or puts out hold channels."""
+    """Notes a product's MACs for one input, and which of the dims that it sums over or puts out hold channels."""
     axes = {dim: line for dim in varying(result) if (line := profile(result, dim)) is not None}
     if inner is not None and bool((inner != FIXED).any()):
         axes[-1] = inner

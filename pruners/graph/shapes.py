@@ -29,14 +29,16 @@ _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | _Transposed
 
 @dataclass(frozen=True)
 class Shapes:
-    """What running the network on an example would give.
+    """What running the network on an example of ``BATCH`` inputs would give.
 
     Attributes:
         values: per node a ``torch.Size``, a size or flag, or a list of these.
-        macs: multiply-accumulates of convolutions, linear layers and matrix products for one input.
+        elements: per node that gives one tensor, how many elements that has for a single input.
+        macs: multiply-accumulates of convolutions, linear layers and matrix products for a single input.
     """
 
     values: dict[fx.Node, Any]
+    elements: dict[fx.Node, int]
     macs: int
 
 
@@ -58,15 +60,26 @@ def infer_shapes(module: fx.GraphModule) -> Shapes:
     Raises:
         InvalidInput: the network does not run on its own declared inputs.
     """
+    two, three = _run_on_shapes(module, BATCH), _run_on_shapes(module, BATCH + 1)
+    # A part that does not depend on the inputs, such as a position embedding, is there once, however many inputs there are.
+    elements = {
+        node: shape.numel() - (three.values[node].numel() - shape.numel()) * (BATCH - 1)
+        for node, shape in two.values.items()
+        if isinstance(shape, torch.Size)
+    }
+    return Shapes(two.values, elements, two.macs - (three.macs - two.macs) * (BATCH - 1))
+
+
+def _run_on_shapes(module: fx.GraphModule, batch: int) -> _Recorder:
     recorder = _Recorder(module)
-    examples = [value.example(BATCH).to("meta") for value in module.meta["inputs"]]
+    examples = [value.example(batch).to("meta") for value in module.meta["inputs"]]
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about shapes that a real run would have warned of too
             recorder.run(*examples)
     except Exception as error:
         raise InvalidInput("model", None, f"does not run on its own declared inputs ({reason(error)})") from error
-    return Shapes(recorder.values, recorder.macs // BATCH)
+    return recorder
 
 
 class _Recorder(fx.Interpreter):

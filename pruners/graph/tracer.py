@@ -79,6 +79,10 @@ class Tracer:
         """The shape of a node's value, a list of shapes, or the value itself where it is a size."""
         return self._shapes.values[node]
 
+    def elements(self, node: fx.Node) -> int:
+        """How many elements a node's value has for a single input."""
+        return self._shapes.elements[node]
+
     def member(self, tensor: str, dim: int, labels: Tensor, *, output: bool = False) -> None:
         """Notes that the positions of a parameter's dim are these channels; what was noted before is united with them.
 

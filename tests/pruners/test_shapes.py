@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pruners.graph.shapes import BATCH, infer_shapes
+from pruners.graph.shrink import shrink
+from pruners.graph.trace import trace
 from tests.exporting import count_macs, load
 from tests.networks import CifarResNet, MobileNetV2, SplitJoin
 
@@ -49,6 +52,20 @@ class Attention(nn.Module):
         return self.steps(torch.einsum("bnc,bnd->bcd", y, y).half().float())[0][:, -1]
 
 
+class Positions(nn.Module):
+    """A position embedding that a layer makes of constants, once for all inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.rand(1, 2, 8, 8))
+        self.embed = nn.Conv2d(2, 6, 3, padding=1)
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.stem(x) + self.embed(self.places)).mean((2, 3)))
+
+
 class _Sizes(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -70,6 +87,7 @@ class _Sizes(fx.Interpreter):
         (MobileNetV2(), (3, 32, 32)),
         (SplitJoin(), (3, 8, 8)),
         (Volumes(), (3, 9, 12)),
+        (Positions(), (3, 8, 8)),
         (Attention(), (7, 12)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
@@ -83,3 +101,10 @@ def test_shapes_and_macs_are_those_of_a_run(model: nn.Module, shape: tuple[int, 
     assert found.values == run.values
     with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):  # whose recurrent kernel torch's counter does not know
         assert found.macs == count_macs(module, shape)
+
+
+def test_what_depends_on_no_input_costs_the_same_for_one_as_for_many(tmp_path: Path) -> None:
+    module = load(Positions(), (3, 8, 8), tmp_path / "m.pt2")
+    coupling = trace(module)
+    small = shrink(module, coupling, [np.array([0, 4])])
+    assert coupling.cost("macs", [2]) == count_macs(small, (3, 8, 8))

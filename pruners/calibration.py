@@ -22,6 +22,7 @@ from pruners.criteria.base import (
     GradientCriterion,
     Transposed,
     as_rows,
+    channels,
 )
 from pruners.errors import InvalidInput
 
@@ -76,8 +77,8 @@ class Calibration:
         if isinstance(criterion, ActivationCriterion):
 
             def look(_: nn.Module, __: object, output: Tensor) -> None:
-                channels = by_channel(layer, output.detach())
-                self._add(name, criterion.observe(channels), channels.shape[0] * channels.shape[2])
+                values = by_channel(layer, output.detach())
+                self._add(name, criterion.observe(values), values.shape[0] * values.shape[2])
 
             return layer.register_forward_hook(look)
         if isinstance(criterion, GradientCriterion):
@@ -170,8 +171,8 @@ def _means(
     """Sums over batches and ranks, divided by their counts."""
     sums: dict[str, Tensor] = {}
     for name, layer in layers.items():
-        channels = next((len(observed) for observed in seen[name]), _channels(layer))
-        total = torch.stack([observed.cpu().double() for observed in seen[name] or [torch.zeros(channels)]]).sum(0)
+        observed = seen[name] or [torch.zeros(channels(layer))]
+        total = torch.stack([each.cpu().double() for each in observed]).sum(0)
         sums[name] = torch.cat([total, torch.tensor([counts[name]], dtype=torch.float64)])
     if distributed.is_available() and distributed.is_initialized() and sums:
         device = next((parameter.device for layer in layers.values() for parameter in layer.parameters()), None)
@@ -187,11 +188,6 @@ def _means(
 
 def _unreached(name: str) -> InvalidInput:
     return InvalidInput("layer", name, "was reached by no batch; run some, or exclude the layer")
-
-
-def _channels(layer: nn.Module) -> int:
-    """How many channels a layer puts out."""
-    return next(int(getattr(layer, name)) for name in ("out_channels", "out_features", "num_features") if hasattr(layer, name))
 
 
 def _curvature(

@@ -127,6 +127,11 @@ class CurvatureCriterion(Calibrated):
         """What one vector says ``[channels]``, given it and the Hessian's product with it, ``[channels, weights]`` each."""
 
 
+def channels(layer: nn.Module) -> int:
+    """How many channels a convolution, linear layer or norm puts out."""
+    return next(int(getattr(layer, name)) for name in ("out_channels", "out_features", "num_features") if hasattr(layer, name))
+
+
 def filters(layer: nn.Module) -> Tensor:
     """A layer's weight as one row per output channel ``[channels, weights]``, float64 on the CPU."""
     return as_rows(layer, layer.get_parameter("weight").detach()).cpu().double()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
 from pruners.criteria.base import (
@@ -201,7 +202,8 @@ def _curvature(
     weights = {name: layer.get_parameter("weight") for name, layer in layers.items()}
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     for inputs, targets in batches:
-        value = loss(model(inputs), targets)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+            value = loss(model(inputs), targets)
         slopes = torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True)
         for name, slope in zip(weights, slopes, strict=True):
             if slope is None:

@@ -23,6 +23,9 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+_LARGEST_SEED = 2**31 - 1  # as for a job's own seed
+
+
 class Signal(Enum):
     """What a criterion must see besides the weights."""
 
@@ -37,10 +40,11 @@ class Criterion(ABC):
     """Scores a layer's output channels; those with the lowest scores go first, of equals those with the higher index.
 
     A criterion is a frozen dataclass whose fields are its parameters; the first line of its docstring is the description
-    that ``GET /pruners`` shows. A field's metadata may bound it (``ge``, ``description``).
+    that ``GET /pruners`` shows. A field's metadata says what it is (``description``) and
+    bounds it (``ge``, ``le``).
 
     Raises:
-        InvalidInput: from the constructor, a parameter below its bound.
+        InvalidInput: from the constructor, a parameter beyond its bounds.
     """
 
     reference: ClassVar[str] = ""
@@ -56,9 +60,11 @@ class Criterion(ABC):
 
     def __post_init__(self) -> None:
         for parameter in dataclasses.fields(self):
-            least, value = parameter.metadata.get("ge"), getattr(self, parameter.name)
-            if least is not None and value < least:
-                raise InvalidInput(parameter.name, value, f"is too small; give {least} or more")
+            value, limits = getattr(self, parameter.name), parameter.metadata
+            if "ge" in limits and value < limits["ge"]:
+                raise InvalidInput(parameter.name, value, f"is too small; give {limits['ge']} or more")
+            if "le" in limits and value > limits["le"]:
+                raise InvalidInput(parameter.name, value, f"is too large; give {limits['le']} or less")
 
     @abstractmethod
     def scores(self, layer: nn.Module, statistics: Tensor | None = None) -> Tensor:
@@ -68,6 +74,11 @@ class Criterion(ABC):
             layer: one of the ``scored`` types.
             statistics: what calibration found ``[channels]``; needed unless ``signal`` is ``WEIGHT``.
         """
+
+
+def seed_field(description: str) -> Any:
+    """A parameter that seeds random numbers."""
+    return field(default=0, metadata={"ge": 0, "le": _LARGEST_SEED, "description": description})
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,7 @@ class CurvatureCriterion(Calibrated):
     signal: ClassVar[Signal] = Signal.CURVATURE
 
     samples: int = field(default=8, metadata={"ge": 1, "description": "Random vectors per batch."})
-    seed: int = field(default=0, metadata={"ge": 0, "description": "Of the random vectors; a job's own by default."})
+    seed: int = seed_field("Of the random vectors; a job's own by default.")
 
     @abstractmethod
     def observe(self, vector: Tensor, product: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pruners.criteria.base import CRITERIA, Criterion, channels
+from pruners.criteria.base import CRITERIA, Criterion, channels, seed_field
 
 
 @CRITERIA.register("random")
@@ -18,7 +18,7 @@ class Random(Criterion):
 
     reference: ClassVar[str] = "Control: Mittal et al., Recovering from Random Pruning, arXiv 1801.10447"
 
-    seed: int = field(default=0, metadata={"ge": 0, "description": "Of the order; a job's own by default."})
+    seed: int = seed_field("Of the order; a job's own by default.")
 
     def scores(self, layer: nn.Module, statistics: Tensor | None = None) -> Tensor:
         """U(0, 1) per channel; layers of equal width get equal scores, since channels of different layers have no relation."""

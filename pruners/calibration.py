@@ -78,7 +78,7 @@ class Calibration:
         if isinstance(criterion, ActivationCriterion):
 
             def look(_: nn.Module, __: object, output: Tensor) -> None:
-                values = by_channel(layer, output.detach())
+                values = by_channel(layer, _precise(output.detach()))
                 self._add(name, criterion.observe(values), values.shape[0] * values.shape[2])
 
             return layer.register_forward_hook(look)
@@ -162,7 +162,7 @@ def _convolves(layer: nn.Module) -> bool:
 
 
 def _precise(tensor: Tensor) -> Tensor:
-    """In float32 at least: squares of half-precision gradients vanish."""
+    """In float32 at least: in half precision, squares of gradients vanish and sums of activations stall."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -212,7 +212,8 @@ def _curvature(
             vectors = [_signs(weight, generator) for weight in weights.values()]
             products = torch.autograd.grad(slopes, list(weights.values()), vectors, retain_graph=True, materialize_grads=True)
             for (name, layer), vector, product in zip(layers.items(), vectors, products, strict=True):
-                seen[name].append(criterion.observe(as_rows(layer, vector), as_rows(layer, product)))
+                pair = (as_rows(layer, _precise(tensor)) for tensor in (vector, product))
+                seen[name].append(criterion.observe(*pair))
     return _means(layers, seen, {name: len(observed) for name, observed in seen.items()})
 
 

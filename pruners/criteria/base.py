@@ -104,7 +104,7 @@ class ActivationCriterion(Calibrated):
 
     @abstractmethod
     def observe(self, output: Tensor) -> Tensor:
-        """Sums over one batch ``[channels]``, given what the layer put out ``[n, channels, positions]``."""
+        """Sums over one batch ``[channels]``, given what the layer put out ``[n, channels, positions]`` in float32 or finer."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
 from pruners.criteria.base import (
+    NORMS,
     ActivationCriterion,
     Calibrated,
     Criterion,
     CurvatureCriterion,
     GradientCriterion,
-    Transposed,
     as_rows,
     channels,
 )
@@ -52,8 +52,12 @@ class Calibration:
         self._seen: dict[str, list[Tensor]] = {name: [] for name in self._layers}
         self._counts = dict.fromkeys(self._layers, 0)  # what the sums are divided by: positions, or batches
         self._hooks: dict[str, RemovableHandle] = {}
-        for name, layer in self._layers.items():
-            self._hooks[name] = self._watch(name, layer, criterion)
+        try:
+            for name, layer in self._layers.items():
+                self._hooks[name] = self._watch(name, layer, criterion)
+        except InvalidInput:
+            self.close()
+            raise
 
     @property
     def complete(self) -> bool:
@@ -150,15 +154,9 @@ def calibrate(
 
 def by_channel(layer: nn.Module, output: Tensor) -> Tensor:
     """What a layer put out as ``[n, channels, positions]``; a view where the layout allows it."""
-    if isinstance(layer, nn.Linear):
-        return output.reshape(-1, output.shape[-1], 1)
-    dims = layer.get_parameter("weight").dim() - 2 if _convolves(layer) else output.dim() - 2  # that are space
-    shape = output.shape[output.dim() - dims - 1 :]
+    space = output.dim() - 2 if isinstance(layer, NORMS) else layer.get_parameter("weight").dim() - 2
+    shape = output.shape[-1 - space :]
     return output.reshape(-1, shape[0], shape[1:].numel())
-
-
-def _convolves(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | Transposed)
 
 
 def _precise(tensor: Tensor) -> Tensor:

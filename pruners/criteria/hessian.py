@@ -18,9 +18,9 @@ class Hessian(CurvatureCriterion):
     reference: ClassVar[str] = "Yu et al., Hessian-Aware Pruning and Optimal Neural Implant, arXiv 2101.08940"
 
     def scores(self, layer: nn.Module, statistics: Tensor | None = None) -> Tensor:
-        """½ · trace(H)/n · ‖w‖² of a filter's n weights; a negative estimate of the trace, which is noise, counts as 0."""
+        """½ · |trace(H)|/n · ‖w‖² of a filter's n weights: how much the loss changes, be it up or down."""
         weights = filters(layer)
-        return calibrated(statistics).clamp_min(0) * weights.square().sum(1) / (2 * weights.shape[1])
+        return calibrated(statistics).abs() * weights.square().sum(1) / (2 * weights.shape[1])
 
     def observe(self, vector: Tensor, product: Tensor) -> Tensor:
         """v·Hv over a filter, whose mean is the trace of the filter's block of H."""

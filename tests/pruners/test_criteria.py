@@ -171,7 +171,7 @@ def test_taylor_is_the_mean_over_batches_of_squares_per_weight(layer: nn.Module)
 def test_hessian_weighs_the_mean_curvature_by_the_norm(layer: nn.Module) -> None:
     trace = torch.tensor([0.5, 2.0, -1.0, 0.0, 3.0, 1.0], dtype=torch.float64)
     w = rows(layer)
-    expected = np.maximum(trace.numpy(), 0) / (2 * w.shape[1]) * (w**2).sum(1)
+    expected = np.abs(trace.numpy()) / (2 * w.shape[1]) * (w**2).sum(1)
     close(Hessian().scores(layer, trace), expected)
 
 
@@ -295,7 +295,8 @@ def test_a_frozen_weight_is_named_before_any_pass() -> None:
     model = network()
     model[0].weight.requires_grad_(False)
     with pytest.raises(InvalidInput, match="layer 'conv' has a frozen weight"):
-        Calibration({"conv": model[0]}, TaylorFOWeight())
+        Calibration({"linear": model[4], "conv": model[0]}, TaylorFOWeight())
+    assert not model[4].weight._backward_hooks
 
 
 def test_curvature_is_not_seen_in_passing() -> None:

@@ -3,11 +3,11 @@
     python -m benchmarks.criteria --data cifar10.npz --weights resnet56.safetensors --output criteria.json
 
 ``--data`` and ``--weights`` are those of ``benchmarks.cifar``. Every criterion cuts the network to the same widths: one keep
-fraction for all groups, the one that uses the MACs up. BatchNorm is recalibrated on 256 training images, nothing is trained,
-and test images decide. A seed decides which training images calibrate, and what is random.
+fraction for all groups, residual streams too, the one that uses the MACs up. BatchNorm is recalibrated on 256 training
+images, nothing is trained, and test images decide. A seed decides which training images calibrate, and what is random.
 
-Then time, as ratios that hold on any machine: scoring all layers against one forward pass over the calibration images, and
-calibration against the plain passes that it rides on. One process, one thread.
+Before that, time: milliseconds to score all layers, and calibration over the plain passes that it rides on, a ratio that holds
+on any machine. One process, one thread.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from workers.evaluator import Evaluator
 from workers.spec import JobSpec
 
 BATCH = 64  # images, as a job calibrates
+_EQUAL = 0.5  # a preference for every group; any number below 1 does, only proportions count
 
 
-def accuracies(model: Path, splits: Splits, name: str, cuts: Sequence[float], seed: int, spare: bool) -> list[dict[str, Any]]:
+def accuracies(model: Path, splits: Splits, name: str, cuts: Sequence[float], seed: int) -> list[dict[str, Any]]:
     """Test accuracy of one criterion at each cut."""
     spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, "pruner": {"name": name}, "seed": seed})
     start = time.perf_counter()
@@ -47,7 +48,7 @@ def accuracies(model: Path, splits: Splits, name: str, cuts: Sequence[float], se
     found = []
     for cut in cuts:
         space = make_space(evaluator, 1 - cut)
-        widths = space.project([1.0 if spare and group.residual else 0.5 for group in space.groups])  # any number below 1
+        widths = space.project([_EQUAL] * len(space.groups))
         network = evaluator.network(widths)
         found.append(
             {
@@ -146,7 +147,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> None:
         for seed in arguments.seeds:
             splits = load(arguments.data, seed)
             for name in arguments.pruners:
-                found = accuracies(model, splits, name, arguments.cuts, seed, arguments.spare_streams)
+                found = accuracies(model, splits, name, arguments.cuts, seed)
                 results.extend(found)
                 console.print(*[f"{each['pruner']} −{each['cut']:.0%}: {each['accuracy']:.1%}" for each in found], sep="  ")
                 if arguments.output:
@@ -159,9 +160,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="an .npz of CIFAR-10 images")
     parser.add_argument("--weights", type=Path, required=True, help="a .safetensors of a CIFAR ResNet")
-    parser.add_argument("--pruners", nargs="+", default=list(CRITERIA))
+    parser.add_argument("--pruners", nargs="*", default=list(CRITERIA), help="none of them leaves the accuracies out")
     parser.add_argument("--cuts", nargs="+", type=float, default=[0.2, 0.4, 0.6], help="shares of the MACs to remove")
-    parser.add_argument("--spare-streams", action="store_true", help="cut no residual stream, hence the other groups deeper")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=9, help="of the timings; 0 leaves them out")
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")

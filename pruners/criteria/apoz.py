@@ -24,4 +24,7 @@ class ActivationAPoZRank(ActivationCriterion):
 
     def observe(self, output: Tensor) -> Tensor:
         """How many outputs ReLU makes zero."""
-        return (output <= 0).sum(2, dtype=torch.int32).sum(0)  # in two steps, twice as fast as in one
+        zero = torch.le(
+            output, 0, out=torch.empty_like(output)
+        )  # ones and zeros as floats, whose sums are several times faster
+        return zero.sum((0, 2))

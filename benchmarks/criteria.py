@@ -72,7 +72,7 @@ def make_space(evaluator: Evaluator, ratio: float) -> SearchSpace:
 
 
 def times(evaluator: Evaluator, images: Split, rounds: int) -> dict[str, float]:
-    """Milliseconds to score all layers, and calibration over the plain passes, all in turns; medians."""
+    """Milliseconds to score all layers, and calibration over the plain passes, all in turns; medians of processor time."""
     module, coupling = evaluator.dense, evaluator.coupling
     layers = list(watched(module, coupling, CRITERIA["l1"]()).values())
     batches = list(images.batches(BATCH))
@@ -104,9 +104,9 @@ def times(evaluator: Evaluator, images: Split, rounds: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             run()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(time.thread_time() - start)
     shown = {f"{name}, ms": round(1e3 * statistics.median(taken[name]), 1) for name in ("l1", "l2", "fpgm")}
     for name, plain in (("apoz", "forward"), ("mean_activation", "forward"), ("taylorfo", "backward")):
         ratios = [mine / other for mine, other in zip(taken[name], taken[plain], strict=True)]
@@ -152,7 +152,8 @@ def measure(arguments: argparse.Namespace, console: Console) -> None:
                 console.print(*[f"{each['pruner']} −{each['cut']:.0%}: {each['accuracy']:.1%}" for each in found], sep="  ")
                 if arguments.output:
                     arguments.output.write_text(json.dumps(report, indent=1))
-    console.print(table(results, dense))
+    if results:
+        console.print(table(results, dense))
 
 
 def main() -> None:

@@ -195,6 +195,24 @@ def test_hessian_statistics_are_products_with_random_signs() -> None:
     close(found, np.mean(expected, axis=0), FLOAT32)
 
 
+def test_curvature_passes_through_attention() -> None:
+    """Whose fused kernels have no second derivative."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.values = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.values(x)[:, None]
+            return functional.scaled_dot_product_attention(y, y, y).mean((1, 2))
+
+    torch.manual_seed(0)
+    model = Attention()
+    found = calibrate(model, {"it": model.values}, Hessian(), [(torch.randn(3, 5, 4), torch.tensor([0, 1, 2]))])["it"]
+    assert found.isfinite().all()
+
+
 def test_the_mean_over_all_signs_is_the_trace() -> None:
     """Hutchinson's estimator has no bias: over the 2⁴ vectors of ±1 it is the trace of each filter's block itself."""
     random = np.random.default_rng(0)

@@ -82,10 +82,9 @@ class _Vote:
             readers = norms.get(layer, [])
             if layer not in masks and _passes_on(part) and not any(norm in masks for norm in readers):
                 continue
-            gone = _zero_channels(part, masks.get(layer, {}), dim)
+            gone = _zero_channels(masks.get(layer, {}), dim, len(classes))
             if readers:
-                silenced = [_zero_channels(module.get_submodule(norm), masks.get(norm, {}), 0) for norm in readers]
-                gone |= np.logical_and.reduce(silenced)
+                gone |= np.logical_and.reduce([_zero_channels(masks.get(norm, {}), 0, len(classes)) for norm in readers])
             agreed = {int(label): bool(gone[classes == label].all()) for label in np.unique(classes[classes >= 0])}
             self._wanted[layer] = np.array([label for label, agrees in agreed.items() if agrees], dtype=np.int64)
             for label, agrees in agreed.items():
@@ -137,12 +136,12 @@ def _passes_on(layer: nn.Module) -> bool:
     return getattr(layer, "groups", 1) > 1 and layer.in_channels == layer.groups
 
 
-def _zero_channels(layer: nn.Module, masks: Mapping[str, Tensor | None], dim: int) -> NDArray[np.bool_]:
+def _zero_channels(masks: Mapping[str, Tensor | None], dim: int, positions: int) -> NDArray[np.bool_]:
     """Which positions of a weight's output dim are masked throughout, and their bias with them if it has a mask."""
     weight, bias = masks.get("weight"), masks.get("bias")
     if weight is None:
-        return np.zeros(layer.get_parameter("weight").shape[dim], dtype=np.bool_)
-    gone = (weight.transpose(0, dim).flatten(1) == 0).all(1)
+        return np.zeros(positions, dtype=np.bool_)
+    gone = (weight.transpose(0, dim).reshape(positions, -1) == 0).all(1)
     if bias is not None and len(bias) == len(gone):
         gone &= bias == 0
     zero: NDArray[np.bool_] = gone.cpu().numpy()

@@ -9,11 +9,44 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pruners.library.filters import (
+        ActivationAPoZRankFilterPruner,
+        ActivationMeanRankFilterPruner,
+        FPGMPruner,
+        L1FilterPruner,
+        L2FilterPruner,
+        RandomFilterPruner,
+        TaylorFOWeightFilterPruner,
+    )
+    from pruners.library.level import LevelPruner
+    from pruners.library.slim import SlimPruner
     from pruners.speedup import ModelSpeedup
 
-_MODULES = {"ModelSpeedup": "pruners.speedup"}
+_MODULES = {
+    "ActivationAPoZRankFilterPruner": "pruners.library.filters",
+    "ActivationMeanRankFilterPruner": "pruners.library.filters",
+    "FPGMPruner": "pruners.library.filters",
+    "L1FilterPruner": "pruners.library.filters",
+    "L2FilterPruner": "pruners.library.filters",
+    "LevelPruner": "pruners.library.level",
+    "ModelSpeedup": "pruners.speedup",
+    "RandomFilterPruner": "pruners.library.filters",
+    "SlimPruner": "pruners.library.slim",
+    "TaylorFOWeightFilterPruner": "pruners.library.filters",
+}
 
-__all__ = ["ModelSpeedup"]
+__all__ = [
+    "ActivationAPoZRankFilterPruner",
+    "ActivationMeanRankFilterPruner",
+    "FPGMPruner",
+    "L1FilterPruner",
+    "L2FilterPruner",
+    "LevelPruner",
+    "ModelSpeedup",
+    "RandomFilterPruner",
+    "SlimPruner",
+    "TaylorFOWeightFilterPruner",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,8 +1,9 @@
 """Masks into a smaller network: NNI's ``ModelSpeedup``, on the coupled channels of ``pruners.graph``.
 
-A channel goes if every layer that produces it, or is coupled to it, masks it; otherwise it stays with its weights masked.
-Either way the network computes what the masked one does, with one exception that is NNI's too: what a BatchNorm, or an
-activation with f(0) ≠ 0, makes of a channel of zeros goes with the channel.
+A channel goes if every layer that produces it, or is coupled to it, masks it; otherwise it stays with its weights masked. What
+all the BatchNorms that read a layer mask, with nothing else reading it, counts as masked by the layer. Either way the network
+computes what the masked one does, with one exception that is NNI's too: what a BatchNorm, or an activation with f(0) ≠ 0,
+makes of a channel of zeros goes with the channel.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ from torch import Tensor, fx, nn
 from pruners.errors import InvalidInput
 from pruners.graph.check import traced
 from pruners.graph.groups import Coupling, Group, Indices
+from pruners.graph.layers import BatchNorm
 from pruners.graph.modules import build_module
-from pruners.graph.program import Program, read_program
+from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
-
-Masks = Mapping[str, Mapping[str, Tensor | None]]
-"""``{layer: {"weight": Tensor, "bias": Tensor | None}}`` of 0 and 1 in the parameters' shapes; ``None`` masks nothing."""
+from pruners.masking import Masks, remove_masks
 
 _BATCH = 2  # the least example batch that torch.export keeps dynamic: it treats sizes 0 and 1 as constants
 
@@ -59,7 +59,7 @@ class ModelSpeedup:
         Raises:
             InvalidInput: a network that cannot be exported or read.
         """
-        module = build_module(_exported(_masked(self._model, self._masks), self._inputs))
+        module = as_graph(_masked(self._model, self._masks), self._inputs)
         coupling = traced(module)
         vote = _Vote(module, coupling, self._masks)
         keep = [vote.kept(group) for group in coupling.prunable]
@@ -74,14 +74,18 @@ class _Vote:
     def __init__(self, module: fx.GraphModule, coupling: Coupling, masks: Masks) -> None:
         self._coupling = coupling
         members = {(member.tensor, member.dim): member.classes for member in coupling.members}
+        norms = _norms(module)
         self._masked: dict[str, Indices] = {}  # per masked layer the classes that it masks wherever they occur in it
         self._wanted: dict[str, Indices] = {}  # likewise, those that can go by themselves
         votes: dict[int, bool] = {}
         for layer, dim in coupling.layers.items():
             classes, part = members[f"{layer}.weight", dim], module.get_submodule(layer)
-            if layer not in masks and _passes_on(part):
+            readers = norms.get(layer, [])
+            if layer not in masks and _passes_on(part) and not any(norm in masks for norm in readers):
                 continue
-            gone = _zero_channels(part, masks[layer], dim) if layer in masks else np.zeros(len(classes), dtype=np.bool_)
+            gone = _zero_channels(masks.get(layer, {}), dim, len(classes))
+            if readers:
+                gone |= np.logical_and.reduce([_zero_channels(masks.get(norm, {}), 0, len(classes)) for norm in readers])
             labelled = classes >= 0
             factors = coupling.factors[classes[labelled]].T
             self._masked[layer] = _wherever(classes[labelled], gone[labelled])
@@ -128,17 +132,30 @@ def _wherever(classes: Indices, gone: NDArray[np.bool_]) -> Indices:
     return np.setdiff1d(classes, classes[~gone])
 
 
+def _norms(module: fx.GraphModule) -> dict[str, list[str]]:
+    """By layer the BatchNorms that read it, if nothing else does: what they silence, nobody hears."""
+    readers: dict[str, list[str]] = {}
+    heard: set[str] = set()  # layers that something else reads too
+    for node in module.graph.nodes:
+        for user in node.users if node.op == "call_module" else ():
+            if user.op == "call_module" and isinstance(module.get_submodule(user.target), BatchNorm):
+                readers.setdefault(node.target, []).append(user.target)
+            else:
+                heard.add(node.target)
+    return {layer: norms for layer, norms in readers.items() if layer not in heard}
+
+
 def _passes_on(layer: nn.Module) -> bool:
     """Whether it is depthwise: each output channel is made of one input channel, and goes when that does."""
     return getattr(layer, "groups", 1) > 1 and layer.in_channels == layer.groups
 
 
-def _zero_channels(layer: nn.Module, masks: Mapping[str, Tensor | None], dim: int) -> NDArray[np.bool_]:
+def _zero_channels(masks: Mapping[str, Tensor | None], dim: int, positions: int) -> NDArray[np.bool_]:
     """Which positions of a weight's output dim are masked throughout, and their bias with them if it has a mask."""
     weight, bias = masks.get("weight"), masks.get("bias")
     if weight is None:
-        return np.zeros(layer.get_parameter("weight").shape[dim], dtype=np.bool_)
-    gone = (weight.transpose(0, dim).flatten(1) == 0).all(1)
+        return np.zeros(positions, dtype=np.bool_)
+    gone = (weight.transpose(0, dim).reshape(positions, -1) == 0).all(1)
     if bias is not None and len(bias) == len(gone):
         gone &= bias == 0
     zero: NDArray[np.bool_] = gone.cpu().numpy()
@@ -179,6 +196,7 @@ def _check(model: nn.Module, masks: Masks) -> None:
 
 def _masked(model: nn.Module, masks: Masks) -> nn.Module:
     masked = copy.deepcopy(model).cpu().eval()
+    remove_masks(masked)
     with torch.no_grad():
         for name, parts in masks.items():
             for part, mask in parts.items():
@@ -187,8 +205,16 @@ def _masked(model: nn.Module, masks: Masks) -> nn.Module:
     return masked
 
 
-def _exported(model: nn.Module, inputs: tuple[Tensor, ...]) -> Program:
-    """The network as ``pruners.graph`` reads it, for any batch size."""
+def as_graph(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The network as ``pruners.graph`` reads it, for any batch size.
+
+    Args:
+        model: in the mode and with the weights to read, on the CPU.
+        inputs: examples ``[batch, …]``.
+
+    Raises:
+        InvalidInput: a network that cannot be exported or read.
+    """
     examples = tuple(torch.cat([x] * _BATCH) if len(x) < _BATCH else x for x in (x.detach().cpu() for x in inputs))
     batch = torch.export.Dim("batch")
     with tempfile.TemporaryDirectory() as folder:
@@ -198,4 +224,4 @@ def _exported(model: nn.Module, inputs: tuple[Tensor, ...]) -> Program:
         except Exception as error:  # whatever the user's forward, or torch about it, raises
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise InvalidInput("model", None, f"cannot be exported by torch.export: {reason}") from error
-        return read_program(path)
+        return build_module(read_program(path))

@@ -68,7 +68,7 @@ def catalogue() -> dict[str, Any]:
 
 def _describe(name: str, criterion: type[Criterion]) -> dict[str, Any]:
     first_line = (inspect.getdoc(criterion) or "").splitlines()[0]
-    schema = {**TypeAdapter(criterion).json_schema(), "additionalProperties": False}
+    schema = TypeAdapter(criterion).json_schema()
     return {"name": name, "description": first_line, "reference": criterion.reference, "params": schema}
 
 

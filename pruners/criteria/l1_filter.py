@@ -17,6 +17,6 @@ class L1Filter(Criterion):
 
     reference: ClassVar[str] = "Li et al., Pruning Filters for Efficient ConvNets, arXiv 1608.08710"
 
-    def scores(self, layer: nn.Module) -> Tensor:
+    def scores(self, layer: nn.Module, statistics: Tensor | None = None) -> Tensor:
         """Σ|w| per output channel."""
-        return filters(layer).flatten(1).abs().sum(1)
+        return filters(layer).abs().sum(1)

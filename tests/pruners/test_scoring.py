@@ -7,25 +7,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
+from pruners.calibration import calibrate
 from pruners.cost import CostModel
+from pruners.criteria.apoz import ActivationAPoZRank
 from pruners.criteria.base import CRITERIA, Criterion
 from pruners.criteria.l1_filter import L1Filter
+from pruners.criteria.mean_activation import ActivationMeanRank
+from pruners.criteria.slim import Slim
+from pruners.criteria.taylorfo import TaylorFOWeight
 from pruners.errors import InvalidInput
+from pruners.graph.groups import Coupling
 from pruners.graph.trace import trace
-from pruners.importance import choose, group_scores
+from pruners.importance import choose, group_scores, unscored, watched
 from pruners.latency import measure_latency
 from pruners.recovery.batchnorm import recalibrate_batchnorm
-from tests.exporting import load
-from tests.networks import CifarResNet, randomise
+from tests.exporting import export, load
+from tests.networks import VGG16BN, CifarResNet, randomise
+from workers.data import Split, Splits
+from workers.evaluator import Evaluator
+from workers.spec import JobSpec
 
 
-@pytest.mark.parametrize("layer", [nn.Conv1d(4, 6, 3), nn.Conv2d(4, 6, 3), nn.Conv3d(4, 6, 3), nn.Linear(4, 6)])
-def test_l1_is_the_sum_of_absolute_weights(layer: nn.Module) -> None:
-    weight = layer.weight.detach().numpy()  # type: ignore[union-attr, operator]
-    expected = np.abs(weight.reshape(6, -1)).sum(1)
-    np.testing.assert_allclose(L1Filter().scores(layer).numpy(), expected, rtol=1e-6)  # float32 sums of ≤ 108 terms
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
 
 
 def test_registry_names_what_there_is() -> None:
@@ -66,6 +73,69 @@ def test_a_layers_scale_does_not_decide_for_the_stream(tmp_path: Path) -> None:
     louder = load(model, (3, 8, 8), tmp_path / "b.pt2")
     first, second = (group_scores(each, trace(each), L1Filter())[0] for each in (module, louder))
     np.testing.assert_allclose(first, second, rtol=1e-6)  # float32 sums, scaled
+
+
+def network(model: nn.Module, path: Path, shape: tuple[int, ...] = (3, 8, 8)) -> tuple[fx.GraphModule, Coupling]:
+    module = load(randomise(model), shape, path / "m.pt2")
+    return module, trace(module)
+
+
+def test_a_class_takes_the_mean_of_its_layers_each_over_its_own_mean(tmp_path: Path) -> None:
+    module, coupling = network(CifarResNet(8), tmp_path)
+    stream = coupling.prunable[0]
+    outputs = dict(coupling.outputs())
+    expected = np.zeros(len(stream.classes))
+    for layer in stream.layers:
+        own = L1Filter().scores(module.get_submodule(layer)).numpy()
+        at = [np.flatnonzero(outputs[layer].classes == label) for label in stream.classes]
+        expected += [float((own / own.mean())[places].mean()) for places in at]
+    assert len(stream.layers) > 1
+    np.testing.assert_allclose(group_scores(module, coupling, L1Filter())[0], expected / len(stream.layers), rtol=1e-12)
+
+
+def test_slim_reads_the_scales_that_a_class_passes_through(tmp_path: Path) -> None:
+    module, coupling = network(CifarResNet(8), tmp_path)
+    index = [group.name for group in coupling.prunable].index("blocks.1.conv1")
+    scale = module.get_submodule("blocks.1.bn1").weight.detach().double().numpy()  # type: ignore[union-attr, operator]
+    scores = group_scores(module, coupling, Slim())[index]
+    np.testing.assert_allclose(scores, np.abs(scale) / np.abs(scale).mean(), rtol=1e-12)
+    assert unscored(module, coupling, Slim()) == []
+
+
+def test_groups_without_a_norm_are_nothing_to_slim(tmp_path: Path) -> None:
+    module, coupling = network(VGG16BN(divide=32), tmp_path, (3, 32, 32))
+    assert [group.name for group in unscored(module, coupling, Slim())] == ["classifier.0"]
+    assert unscored(module, coupling, L1Filter()) == []
+    file = export(randomise(VGG16BN(divide=32)), (3, 32, 32), tmp_path / "n.pt2")
+    images = Split(np.zeros((2, 3, 32, 32), np.float32), np.zeros(2, np.int64))
+    data, job = Splits(images, images, images), {"budget": {"ratio": 0.9}, "pruner": {"name": "slim"}}
+    with pytest.raises(InvalidInput, match=r"pruner\.name 'slim' .* classifier\.0 pass through none; use another pruner, or"):
+        Evaluator(file, data, JobSpec.model_validate(job))
+    job["pruner"]["config_list"] = [{"op_types": ["Conv2d"]}]
+    Evaluator(file, data, JobSpec.model_validate(job))
+
+
+def test_activations_are_seen_after_the_norm_that_follows_or_at_the_layer(tmp_path: Path) -> None:
+    module, coupling = network(VGG16BN(divide=32), tmp_path, (3, 32, 32))
+    norms = watched(module, coupling, ActivationAPoZRank())
+    assert norms["features.0"] is module.get_submodule("features.1")
+    assert norms["classifier.0"] is module.get_submodule("classifier.0"), "no norm follows"
+    assert norms.keys() == dict(coupling.outputs()).keys()
+    for criterion in (ActivationAPoZRank(after="layer"), TaylorFOWeight()):
+        assert watched(module, coupling, criterion)["features.0"] is module.get_submodule("features.0")
+
+
+def test_calibrated_scores_reach_the_groups(tmp_path: Path) -> None:
+    """A channel that its norm lifts far above all others is the last to go."""
+    module, coupling = network(CifarResNet(8), tmp_path)
+    module.get_submodule("blocks.1.bn1").bias.data[5] = 1000.0  # type: ignore[union-attr, operator, index]
+    images = torch.rand(4, 3, 8, 8)
+    criterion = ActivationMeanRank()
+    statistics = calibrate(module, watched(module, coupling, criterion), criterion, [(images, torch.zeros(4).long())])
+    index = [group.name for group in coupling.prunable].index("blocks.1.conv1")
+    scores = group_scores(module, coupling, criterion, statistics)
+    widths = [1 if place == index else group.width for place, group in enumerate(coupling.prunable)]
+    assert choose(coupling, scores, widths)[index].tolist() == [5]
 
 
 def test_cost_model_survives_json_and_batches(tmp_path: Path) -> None:

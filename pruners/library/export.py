@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pruners.errors import InvalidInput
+from pruners.errors import InvalidInput, reason
 from pruners.masking import masks_of, remove_masks
 
 _ONNX_PACKAGES = ("onnx", "onnxscript")  # what torch.onnx.export imports
@@ -35,7 +35,10 @@ def export(
     if mask_path is not None:
         torch.save({name: _on_cpu(parts) for name, parts in masks_of(model).items()}, mask_path)
     if onnx_path is not None and input_shape is not None:
-        torch.onnx.export(plain.eval(), (torch.zeros(input_shape),), str(onnx_path), dynamo=True)
+        try:
+            torch.onnx.export(plain.eval(), (torch.zeros(input_shape),), str(onnx_path), dynamo=True, verbose=False)
+        except Exception as error:  # whatever the exporter raises about the user's forward or about itself
+            raise InvalidInput("onnx_path", str(onnx_path), f"was not written: ONNX export failed ({reason(error)})") from error
 
 
 def _on_cpu(parts: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:

@@ -157,6 +157,22 @@ def test_onnx_needs_a_shape_and_its_packages(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir()), "refused before anything is written"
 
 
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec:FutureWarning")  # of torch's exporter about torch
+def test_onnx_computes_what_the_masked_network_does(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = randomise(CifarResNet(8))
+    made = L1FilterPruner(model, [{"sparsity": 0.5, "op_types": ["Conv2d"]}])
+    made.compress()
+    made.export_model(tmp_path / "m.pth", onnx_path=tmp_path / "m.onnx", input_shape=(2, 3, 16, 16))
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    expected = model(x).detach()
+    # relative to the largest output: float32 sums in another order
+    assert float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
 def test_masked_weights_stay_zero_through_the_users_training() -> None:
     model = randomise(CifarResNet(8)).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)

@@ -110,7 +110,7 @@ def run(model: Path, data: Path, searcher: str, ratio: float, seed: int, max_tri
         if outcome.score is not None and space.fits(proposal.widths):
             best = max(best, (outcome.score, proposal.widths))
     seconds = time.perf_counter() - start
-    network = evaluator.network(best[1])
+    network = evaluator.prune(best[1]).network
     return {
         "searcher": searcher,
         "ratio": ratio,

@@ -49,7 +49,7 @@ def accuracies(model: Path, splits: Splits, name: str, cuts: Sequence[float], se
     for cut in cuts:
         space = make_space(evaluator, 1 - cut)
         widths = space.project([_EQUAL] * len(space.groups))
-        network = evaluator.network(widths)
+        network = evaluator.prune(widths).network
         found.append(
             {
                 "pruner": name,

@@ -74,7 +74,7 @@ class _Vote:
     def __init__(self, module: fx.GraphModule, coupling: Coupling, masks: Masks) -> None:
         self._coupling = coupling
         members = {(member.tensor, member.dim): member.classes for member in coupling.members}
-        norms = _norms(module)
+        norms = norms_behind(module)
         self._masked: dict[str, Indices] = {}  # per masked layer the classes that it masks wherever they occur in it
         self._wanted: dict[str, Indices] = {}  # likewise, those that can go by themselves
         votes: dict[int, bool] = {}
@@ -132,7 +132,7 @@ def _wherever(classes: Indices, gone: NDArray[np.bool_]) -> Indices:
     return np.setdiff1d(classes, classes[~gone])
 
 
-def _norms(module: fx.GraphModule) -> dict[str, list[str]]:
+def norms_behind(module: fx.GraphModule) -> dict[str, list[str]]:
     """By layer the BatchNorms that read it, if nothing else does: what they silence, nobody hears."""
     readers: dict[str, list[str]] = {}
     heard: set[str] = set()  # layers that something else reads too

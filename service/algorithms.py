@@ -42,5 +42,5 @@ def get_searchers() -> Page[Algorithm]:
 
 @router.get("/pruners", responses=documented(Unavailable))
 async def get_pruners(context: InContext) -> Page[Algorithm]:
-    """The pruning criteria: which channels of a layer go first."""
+    """The pruners: criteria, which say what channels of a layer go first, and schedules, which train meanwhile."""
     return Page(items=[Algorithm.model_validate(found) for found in await context.catalogue.pruners()], next=None)

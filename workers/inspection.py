@@ -23,6 +23,7 @@ from pruners.graph.modules import build_module
 from pruners.graph.program import Input, read_program
 from pruners.graph.shapes import infer_shapes
 from workers import data
+from workers.schedules.base import SCHEDULES, Schedule
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
@@ -62,14 +63,19 @@ def inspect_dataset(path: Path) -> dict[str, Any]:
 
 
 def catalogue() -> dict[str, Any]:
-    """The pruners there are: ``name, description, reference, params`` (a JSON Schema) of each."""
-    return {"pruners": [_describe(name, CRITERIA[name]) for name in CRITERIA]}
+    """The pruners there are: ``name, description, reference, params`` (a JSON Schema), and whether it is a ``schedule``."""
+    criteria = [_describe(name, CRITERIA[name], schedule=False) for name in CRITERIA]
+    return {"pruners": criteria + [_describe(name, SCHEDULES[name], schedule=True) for name in SCHEDULES]}
 
 
-def _describe(name: str, criterion: type[Criterion]) -> dict[str, Any]:
-    first_line = (inspect.getdoc(criterion) or "").splitlines()[0]
-    schema = TypeAdapter(criterion).json_schema()
-    return {"name": name, "description": first_line, "reference": criterion.reference, "params": schema}
+def _describe(name: str, pruner: type[Criterion] | type[Schedule], *, schedule: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": (inspect.getdoc(pruner) or "").splitlines()[0],
+        "reference": pruner.reference,
+        "params": TypeAdapter(pruner).json_schema(),
+        "schedule": schedule,
+    }
 
 
 def describe_groups(coupling: Coupling) -> list[dict[str, Any]]:

@@ -11,8 +11,11 @@ import ray
 import torch
 from ray import tune
 from ray.tune.experiment import Trial
+from torch import Tensor
 
 from pruners.errors import JobFailed
+from pruners.graph.groups import Indices
+from pruners.graph.shrink import shrink
 from pruners.latency import measure_latency
 from searchers.base import Proposal
 from searchers.space import SearchSpace
@@ -26,7 +29,7 @@ from workers.plan import make_searcher, make_space
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
-from workers.trainable import PruningTrial
+from workers.trainable import REPORT, TRAINED, PruningTrial
 from workers.training import fine_tune
 
 LOST_WORKER_RETRIES = 3  # a trial whose worker dies runs again this often before it counts as failed
@@ -55,19 +58,25 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) 
     searcher = make_searcher(space, spec)
     search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, proposal), spec.limits)
     log.running(min(searcher.planned_trials, spec.limits.max_trials))
-    _search(spec, model, splits, workdir, search, log)
+    watch = _Watch(log)
+    _search(spec, model, splits, workdir, search, watch)
     winner = search.best(space.fits)
     if winner is None:
         raise JobFailed(_why_none(search, space))
     log.finishing()
-    _finish(spec, evaluator, space, splits, winner, workdir, log)
+    _finish(spec, evaluator, space, splits, winner, watch.trained.get(winner.id), workdir, log)
 
 
-class _Started(tune.Callback):
-    """Tells the log when a worker takes a trial up."""
+class _Watch(tune.Callback):
+    """Tells the log when a worker takes a trial up and how its training goes, and fetches what it trained.
+
+    Attributes:
+        trained: by proposal the kept indices and the weights; the worker that trained them may be gone soon.
+    """
 
     def __init__(self, log: JobLog) -> None:
         self._log = log
+        self.trained: dict[int, tuple[list[Indices], dict[str, Tensor]]] = {}
 
     def __getstate__(self) -> dict[str, object]:
         """Tune pickles it for a restore that never comes; see ``searchers.tune.AskTell``."""
@@ -76,8 +85,15 @@ class _Started(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: object) -> None:
         self._log.started(trial.config[PROPOSAL])
 
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: object) -> None:
+        """Called with every result, the last one too."""
+        if REPORT in result:
+            self._log.progress(result[REPORT])
+        if result.get(TRAINED) is not None:
+            self.trained[trial.config[PROPOSAL]] = ray.get(result[TRAINED])
 
-def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: RecordedSearch, log: JobLog) -> None:
+
+def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: RecordedSearch, watch: _Watch) -> None:
     os.environ.update(_QUIET_TUNE)
     # It looks for each trial's result file at the end, and warns of every one that was not written.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
@@ -101,7 +117,7 @@ def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: R
             name="search",
             storage_path=str(workdir),
             verbose=0,
-            callbacks=[_Started(log)],
+            callbacks=[watch],
             failure_config=tune.FailureConfig(max_failures=LOST_WORKER_RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
@@ -111,21 +127,27 @@ def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: R
 
 
 def _finish(
-    spec: JobSpec, evaluator: Evaluator, space: SearchSpace, splits: Splits, winner: Proposal, workdir: Path, log: JobLog
+    spec: JobSpec,
+    evaluator: Evaluator,
+    space: SearchSpace,
+    splits: Splits,
+    winner: Proposal,
+    trained: tuple[list[Indices], dict[str, Tensor]] | None,
+    workdir: Path,
+    log: JobLog,
 ) -> None:
     torch.set_num_threads(spec.resources.cpus)
-    network = evaluator.network(winner.widths)
+    if trained is None:  # or trained by an attempt whose process is gone: the same training again
+        pruned = evaluator.prune(winner.widths, log.progress)
+        network, keep = pruned.network, pruned.keep
+    else:
+        keep, weights = trained
+        network = shrink(evaluator.dense, evaluator.coupling, keep)
+        network.load_state_dict(weights)
     if spec.recovery.final_epochs:
-        tuned = evaluator.network(winner.widths)
-        fine_tune(
-            tuned,
-            evaluator.dense,
-            splits.train,
-            epochs=spec.recovery.final_epochs,
-            distill=spec.recovery.distill,
-            seed=spec.seed,
-            progress=log.progress,
-        )
+        tuned = shrink(evaluator.dense, evaluator.coupling, keep)
+        tuned.load_state_dict(network.state_dict())
+        fine_tune(evaluator.trainer(tuned), spec.recovery.final_epochs, log.progress)
         before, after = (evaluator.quality(each, splits.search) for each in (network, tuned))
         if after.divergence <= before.divergence or after.accuracy > before.accuracy:
             network = tuned
@@ -133,7 +155,7 @@ def _finish(
             log.progress("Fine-tuning made the network worse on the search images; the network before it is kept.")
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)
-    artefacts = export_all(network, evaluator.coupling, evaluator.keep(winner.widths), winner.widths, workdir)
+    artefacts = export_all(network, evaluator.coupling, keep, winner.widths, workdir)
     example = evaluator.dense.meta["inputs"][0].example(1)
     latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (

@@ -18,6 +18,9 @@ from searchers.base import Searcher, parse_params
 from searchers.space import Budget, Group, SearchSpace
 from workers.spec import JobSpec, LayerRule
 
+RUNS_SCHEDULES = "fixed"
+"""The searcher whose one trial may be a training."""
+
 EVERY_TYPE = "default"
 """In ``op_types``: every layer type (NNI's word for it)."""
 
@@ -49,6 +52,13 @@ def make_space(inspection_groups: Sequence[Mapping[str, Any]], cost: CostModel, 
     dense = cost(spec.budget.metric, [group.width for group in groups])
     budget = Budget.of(spec.budget.metric, dense, ratio=spec.budget.ratio, maximum=spec.budget.max)
     return SearchSpace(groups, cost, budget, round_to=spec.pruner.round_to)
+
+
+def check_schedule(spec: JobSpec) -> None:
+    """Refuses a search over a pruner that is a schedule, since each of its trials would be a whole training."""
+    if spec.searcher.name != RUNS_SCHEDULES:
+        problem = f"cannot run {spec.pruner.name}, a schedule that trains; use searcher {RUNS_SCHEDULES}, or another pruner"
+        raise InvalidInput("searcher.name", spec.searcher.name, problem)
 
 
 def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:

@@ -1,12 +1,13 @@
-"""Fine-tuning a pruned network: SGD with momentum and a cosine schedule, towards the dense network or the labels."""
+"""Training a pruned network: SGD with momentum, towards the dense network's outputs or the labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LRScheduler
 
 from workers.data import Split, as_input
 
@@ -17,51 +18,77 @@ _WEIGHT_DECAY = 1e-4  # He et al. 2016
 _SOFT_SHARE = 0.9  # of the loss that follows the dense network's outputs; the labels keep the rest (Hinton et al. 2015)
 
 
-def fine_tune(
-    module: nn.Module,
-    dense: fx.GraphModule,
-    train: Split,
-    *,
-    epochs: int,
-    distill: bool,
-    seed: int,
-    progress: Callable[[str], None],
-) -> None:
-    """Trains in place and leaves the network in eval mode.
+class Trainer:
+    """Trains one network on a job's images, epoch by epoch.
 
     Args:
-        module: the pruned network.
+        module: the pruned network, or one that is being pruned.
         dense: the network it came from, the teacher where ``distill`` is set.
         train: images to learn from.
-        epochs: passes over them.
         distill: learn from the dense network's outputs, and a little from the labels; otherwise from the labels alone.
         seed: of the order of the images.
-        progress: told one line after each epoch.
+
+    Attributes:
+        optimizer: SGD with momentum, its learning rate constant unless somebody schedules it.
+        steps: of the optimiser in an epoch.
     """
-    generator = torch.Generator().manual_seed(seed)
-    steps = epochs * -(-len(train) // _BATCH)
-    optimizer = torch.optim.SGD(module.parameters(), _LEARNING_RATE, _MOMENTUM, weight_decay=_WEIGHT_DECAY, nesterov=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for epoch in range(epochs):
-        module.train()
-        order = torch.randperm(len(train), generator=generator).numpy()
+
+    def __init__(self, module: nn.Module, dense: fx.GraphModule, train: Split, *, distill: bool, seed: int) -> None:
+        self._module = module
+        self._dense = dense
+        self._train = train
+        self._distill = distill
+        self._generator = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.SGD(
+            module.parameters(), _LEARNING_RATE, _MOMENTUM, weight_decay=_WEIGHT_DECAY, nesterov=True
+        )
+        # A last batch of a single image is left out: BatchNorm needs two values to take a variance of.
+        self.steps = len(train) // _BATCH + (len(train) % _BATCH > 1)
+
+    def epoch(self, scheduler: LRScheduler | None = None) -> float:
+        """One pass over the images in a random order; leaves the network in eval mode.
+
+        Args:
+            scheduler: moves on behind every step.
+
+        Returns:
+            The mean loss.
+        """
+        self._module.train()
+        order = torch.randperm(len(self._train), generator=self._generator).numpy()
         total = 0.0
-        for start in range(0, len(train), _BATCH):
+        for start in range(0, self.steps * _BATCH, _BATCH):
             chosen = order[start : start + _BATCH]
-            if len(chosen) < 2:  # BatchNorm needs two values to take a variance of
-                continue
-            images, labels = as_input(train.x[chosen]), torch.tensor(train.y[chosen])
-            outputs = module(images)
-            loss = functional.cross_entropy(outputs, labels)
-            if distill:
-                with torch.no_grad():
-                    target = functional.log_softmax(dense(images), 1)
-                soft = functional.kl_div(functional.log_softmax(outputs, 1), target, reduction="batchmean", log_target=True)
-                loss = _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * loss
-            optimizer.zero_grad()
+            loss = self._loss(as_input(self._train.x[chosen]), torch.tensor(self._train.y[chosen]))
+            self.optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-            schedule.step()
+            self.optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
             total += float(loss.detach()) * len(chosen)
-        progress(f"Fine-tuning: epoch {epoch + 1} of {epochs}, loss {total / len(train):.4f}.")
-    module.eval()
+        self._module.eval()
+        return total / len(self._train)
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        outputs = self._module(images)
+        loss = functional.cross_entropy(outputs, labels)
+        if not self._distill:
+            return loss
+        with torch.no_grad():
+            target = functional.log_softmax(self._dense(images), 1)
+        soft = functional.kl_div(functional.log_softmax(outputs, 1), target, reduction="batchmean", log_target=True)
+        return _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * loss
+
+
+def fine_tune(trainer: Trainer, epochs: int, progress: Callable[[str], None]) -> None:
+    """Trains in place, with a learning rate that falls to 0 along a cosine.
+
+    Args:
+        trainer: a fresh one.
+        epochs: passes over the images.
+        progress: told one line after each of them.
+    """
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, epochs * trainer.steps)
+    for epoch in range(epochs):
+        loss = trainer.epoch(schedule)
+        progress(f"Fine-tuning: epoch {epoch + 1} of {epochs}, loss {loss:.4f}.")

@@ -19,7 +19,7 @@ def searchers(as_json: Json = False) -> None:
 
 
 def pruners(as_json: Json = False) -> None:
-    """Lists the pruning criteria and their parameters."""
+    """Lists the pruning criteria and schedules and their parameters."""
     _show("pruners", as_json)
 
 

@@ -14,7 +14,7 @@ from searchers.base import Searcher
 from searchers.space import SearchSpace
 from service.jobs.schemas import PlannedGroup, PlanView
 from service.uploads import stale
-from workers.plan import make_searcher, make_space, selected_groups
+from workers.plan import check_schedule, make_searcher, make_space, selected_groups
 from workers.spec import JobSpec, PrunerChoice
 
 
@@ -31,6 +31,8 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
         InvalidInput: the first thing that cannot work.
     """
     _check_pruner(spec.pruner, pruners)
+    if any(pruner["name"] == spec.pruner.name and pruner["schedule"] for pruner in pruners):
+        check_schedule(spec)
     if stale("model", model):
         raise InvalidInput("model", None, "was inspected by another version of Secateur; upload the same file again")
     _check_images(model, data)

@@ -129,10 +129,10 @@ def test_recalibration_helps_a_cut_network(files: tuple[Path, Path]) -> None:
 def test_a_plan_that_breaks_is_a_failed_outcome(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = Evaluator(files[0], load_data(files[1], 0), spec())
 
-    def out_of_memory(widths: object) -> None:
+    def out_of_memory(*_: object) -> None:
         raise RuntimeError("out of memory\nand a long trace")
 
-    monkeypatch.setattr(evaluator, "network", out_of_memory)
+    monkeypatch.setattr(evaluator, "prune", out_of_memory)
     outcome = evaluator.evaluate([group.width for group in evaluator.coupling.prunable])
     assert outcome.score is None
     assert outcome.error == "RuntimeError: out of memory"

@@ -1,0 +1,44 @@
+"""No search: one plan, for a pruner whose own schedule does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from searchers import SEARCHERS
+from searchers.base import Params
+from searchers.rounds import Candidate, RoundSearcher
+from searchers.space import SearchSpace
+
+_EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
+
+
+class FixedParams(Params):
+    """What the plan of ``fixed`` spares."""
+
+    residual: bool = Field(True, description="Prune residual streams too; otherwise they stay whole where the budget allows.")
+
+
+@SEARCHERS.register("fixed")
+class Fixed(RoundSearcher):
+    """One trial: the same keep fraction in every group, reached by the pruner's own schedule (agp, admm, …) if it has one.
+
+    The fraction is the one that uses the budget up. Nothing here is random.
+    """
+
+    Params = FixedParams
+    params: FixedParams
+    reference = "Zhu and Gupta, To prune, or not to prune, arXiv 1710.01878: one rate for all, gradually."
+
+    def __init__(self, space: SearchSpace, params: FixedParams, seed: int, max_trials: int) -> None:
+        super().__init__(space, params, seed, max_trials)
+        spared = [1.0 if group.residual and not params.residual else _EQUAL for group in space.groups]
+        self._plan = Candidate(space.project(spared), "the same keep fraction in every group")
+
+    @property
+    def planned_trials(self) -> int:
+        return 1
+
+    def next_round(self) -> Sequence[Candidate]:
+        return [] if self.outcomes else [self._plan]

@@ -20,15 +20,23 @@ if TYPE_CHECKING:
     )
     from pruners.library.level import LevelPruner
     from pruners.library.slim import SlimPruner
+    from pruners.schedules.admm import ADMMPruner
+    from pruners.schedules.agp import AGPPruner
+    from pruners.schedules.linear import LinearPruner
+    from pruners.schedules.lottery_ticket import LotteryTicketPruner
     from pruners.speedup import ModelSpeedup
 
 _MODULES = {
+    "ADMMPruner": "pruners.schedules.admm",
+    "AGPPruner": "pruners.schedules.agp",
     "ActivationAPoZRankFilterPruner": "pruners.library.filters",
     "ActivationMeanRankFilterPruner": "pruners.library.filters",
     "FPGMPruner": "pruners.library.filters",
     "L1FilterPruner": "pruners.library.filters",
     "L2FilterPruner": "pruners.library.filters",
     "LevelPruner": "pruners.library.level",
+    "LinearPruner": "pruners.schedules.linear",
+    "LotteryTicketPruner": "pruners.schedules.lottery_ticket",
     "ModelSpeedup": "pruners.speedup",
     "RandomFilterPruner": "pruners.library.filters",
     "SlimPruner": "pruners.library.slim",
@@ -36,12 +44,16 @@ _MODULES = {
 }
 
 __all__ = [
+    "ADMMPruner",
+    "AGPPruner",
     "ActivationAPoZRankFilterPruner",
     "ActivationMeanRankFilterPruner",
     "FPGMPruner",
     "L1FilterPruner",
     "L2FilterPruner",
     "LevelPruner",
+    "LinearPruner",
+    "LotteryTicketPruner",
     "ModelSpeedup",
     "RandomFilterPruner",
     "SlimPruner",

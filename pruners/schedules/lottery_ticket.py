@@ -126,8 +126,9 @@ class LotteryTicketPruner(Schedule):
     def _begin_anew(self) -> None:
         if self._rewind == "weights":
             with torch.no_grad():
-                for name, tensor in self._tensors().items():
-                    tensor.copy_(self._weights[name])
+                tensors = self._tensors()
+                for name, beginning in self._weights.items():  # somebody else's masks may have come since
+                    tensors[name].copy_(beginning)
             for layer in self.pruner.layers.values():
                 remask(layer)
         self.optimizer.load_state_dict(copy.deepcopy(self._optimizer_state))  # which would keep the very tensors

@@ -94,6 +94,25 @@ def test_a_second_attempt_ends_as_the_first_would_have(files: tuple[Path, Path],
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_trial_that_trains_hands_over_what_it_trained(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    asked = spec(searcher={"name": "fixed"}, pruner={"name": "agp", "params": {"epochs": 3}})
+    run_job(asked, *files, tmp_path, log)
+    assert [f"epoch {n} of 3" in message for n, message in enumerate(log.messages, 1)] == [True] * 3
+    assert log.baseline is not None
+    assert log.best is not None
+    assert log.best.macs <= log.baseline.macs // 2
+    assert log.planned == 1
+    pt2 = tmp_path / "winner.pt2"
+    pt2.write_bytes(log.artefacts["pt2"])
+    network = build_module(read_program(pt2))
+    data = load_data(files[1], 0)
+    evaluator = Evaluator(files[0], data, asked)
+    (told,) = [entry for entry in log.entries if isinstance(entry, Told)]
+    assert evaluator.quality(network, data.search).accuracy == told.outcome.metric, "the very network that was judged"
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     with pytest.raises(JobFailed, match="within the budget"):

@@ -24,7 +24,7 @@ class AskTell(TuneSearcher):
     def __init__(
         self, ask: Callable[[], Proposal | Wait | Done], tell: Callable[[int, Mapping[str, Any] | None], None]
     ) -> None:
-        super().__init__(metric="score", mode="max")
+        super().__init__()  # without a metric: epochs of a trial that trains have no score
         self._ask = ask
         self._tell = tell
         self._proposals: dict[str, int] = {}  # Tune's trial id → the proposal's

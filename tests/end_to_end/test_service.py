@@ -124,8 +124,8 @@ def test_an_upload_is_never_executed(client: Client, files: tuple[Path, Path], t
     ("change", "sentence"),
     [
         ({"budget": {"ratio": 0.0001}}, r"budget\.ratio 0\.0001 is out of reach: the smallest reachable is 0\.0"),
-        ({"searcher": {"name": "magic"}}, r"searcher\.name 'magic' is unknown; use one of netadapt"),
-        ({"pruner": {"name": "l9"}}, r"pruner\.name 'l9' is unknown; use one of l1"),
+        ({"searcher": {"name": "magic"}}, r"searcher\.name 'magic' is unknown; use one of "),
+        ({"pruner": {"name": "l9"}}, r"pruner\.name 'l9' is unknown; use one of "),
         ({"pruner": {"config_list": [{"op_names": ["conv9"]}]}}, "conv9"),
         ({"recovery": {"short_steps": 5}}, r"recovery\.short_steps 5"),
     ],

@@ -24,6 +24,7 @@ PRUNERS = [
         "description": "By absolute weights.",
         "reference": "arXiv 1608.08710",
         "params": {"type": "object", "properties": {}, "additionalProperties": False},
+        "schedule": False,
     },
     {
         "name": "apoz",
@@ -34,6 +35,14 @@ PRUNERS = [
             "properties": {"images": {"type": "integer", "minimum": 1}},
             "additionalProperties": False,
         },
+        "schedule": False,
+    },
+    {
+        "name": "agp",
+        "description": "Step by step.",
+        "reference": "arXiv 1710.01878",
+        "params": {"type": "object", "properties": {}, "additionalProperties": False},
+        "schedule": True,
     },
 ]
 

@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import math
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -520,3 +521,19 @@ def test_the_snippets_of_nni_run() -> None:
         for _ in range(2):
             train(model, optimizer)
     assert masked(tickets, "fc") == 32
+
+
+def test_the_snippets_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "pruners.md").read_text()
+    snippets = re.findall(r"^```python\n(.*?)^```", page.partition("## Schedules")[2], re.MULTILINE | re.DOTALL)
+
+    def new() -> tuple[Net, torch.optim.Optimizer]:
+        model = network()
+        return model, sgd(model)
+
+    names: dict[str, object] = {"torch": torch, "new": new, "train": train, "data": data()}
+    for snippet in snippets:
+        exec(snippet, names)  # noqa: S102  (the document's own code)
+    documented = set(re.findall(r"\b\w+Pruner\b", "".join(snippets)))
+    assert documented == {kind.__name__ for kind in (ADMMPruner, AGPPruner, LinearPruner, LotteryTicketPruner)}

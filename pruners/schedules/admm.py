@@ -124,7 +124,8 @@ class ADMMPruner(Schedule):
     def state_dict(self) -> dict[str, Any]:
         """All that ``load_state_dict`` needs to go on after the last whole iteration: the network and the optimiser too.
 
-        What the trainer keeps to itself, such as a random order of the data, is not in it. The tensors are not copies.
+        For ``on_iteration``; once masked, a network is saved by ``export_model``. What the trainer keeps to itself, such as a
+        random order of the data, is not in it. The tensors are not copies.
         """
         return {
             "Z": dict(self.Z),

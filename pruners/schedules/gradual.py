@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from typing import Any, Literal
@@ -95,10 +97,9 @@ class GradualPruner(Schedule, ABC):
 
     def sparsity_at(self, now: int) -> dict[str, float]:
         """By layer the sparsity that an epoch trains with, or that holds after so many steps."""
-        return {name: float(self._sparsity(layer, now)) for name, layer in self.config.items()}
+        return {name: _as_number(self._sparsity(layer, now)) for name, layer in self.config.items()}
 
     def _sparsity(self, layer: LayerConfig, now: int) -> Fraction:
-        """In fractions: a sparsity typed as 0.8 then masks 8 of 10 weights, not 7."""
         initial, final = (share(layer.values[f"{end}_sparsity"], 1) for end in ("initial", "final"))
         start, moves = int(layer.values[f"start_{self._unit}"]), self._moves(layer)
         done = min(max((now - start) // int(layer.values["frequency"]), 0), moves)
@@ -127,3 +128,9 @@ class GradualPruner(Schedule, ABC):
             end = f"end_{self._unit}"
             least = values[f"start_{self._unit}"] + values["frequency"] + 1
             raise InvalidInput(f"{field}.{end}", values[end], f"leaves no time to prune; give {least:g} or more")
+
+
+def _as_number(sparsity: Fraction) -> float:
+    """Rounded up behind the last digit that every float holds, so that 41/60 of 60 weights are 41 of them, not 40."""
+    unit: int = 10**sys.float_info.dig
+    return math.ceil(sparsity * unit) / unit

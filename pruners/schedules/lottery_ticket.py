@@ -27,6 +27,8 @@ from pruners.library.filters import CalibratedPruner
 from pruners.masking import PARTS, remask
 from pruners.schedules.base import Schedule, one_shot
 
+_DIGITS = 12  # of a sparsity: what the power loses in the last places must not cost a weight where the result is round
+
 
 class LotteryTicketPruner(Schedule):
     """Finds a sparse network that trains from the same beginning.
@@ -119,9 +121,11 @@ class LotteryTicketPruner(Schedule):
 
     def sparsity_in(self, iteration: int) -> dict[str, float]:
         """By layer the sparsity of a round, ``1 − (1 − P)^(i/n)``: each takes the same share of what is left."""
-        way = iteration / self._rounds
         final = {name: layer.values["sparsity"] for name, layer in self.config.items()}
-        return final if iteration == self._rounds else {name: 1 - (1 - last) ** way for name, last in final.items()}
+        if iteration == self._rounds:
+            return final
+        way = iteration / self._rounds
+        return {name: round(1 - (1 - last) ** way, _DIGITS) for name, last in final.items()}
 
     def _begin_anew(self) -> None:
         if self._rewind == "weights":

@@ -31,6 +31,8 @@ _SUBMIT = """\
   secateur submit net.pt2 --data d.npz --budget params=120000
   secateur submit net.pt2 --data d.npz --budget macs=0.3 \\
       --searcher netadapt --param NAME=VALUE --pruner l1 --final-epochs 5
+  secateur submit net.pt2 --data d.npz --budget macs=0.3 --watch \\
+      --searcher fixed --pruner agp --pruner-param epochs=10
 
 MODEL.pt2 comes from torch.export.save with a dynamic batch dimension;
 DATA.npz holds x_train, y_train, x_test, y_test and optionally x_val, y_val."""
@@ -49,6 +51,7 @@ def submit(
     searcher: Annotated[str | None, Option(help="How to search; see 'secateur searchers'.")] = None,
     param: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="The searcher's parameter; repeatable.")] = None,
     pruner: Annotated[str | None, Option(help="How to rank channels; see 'secateur pruners'.")] = None,
+    pruner_param: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="The pruner's parameter; repeatable.")] = None,
     max_trials: Annotated[int | None, Option(help="Networks to try at most.")] = None,
     max_concurrent: Annotated[int | None, Option(help="Trials that run at once.")] = None,
     max_seconds: Annotated[int | None, Option(help="No trial starts after this long.")] = None,
@@ -64,7 +67,7 @@ def submit(
         "name": name,
         "budget": parse_budget(budget),
         "searcher": _given(name=searcher, params=parse_params(param) if param else None),
-        "pruner": _given(name=pruner),
+        "pruner": _given(name=pruner, params=parse_params(pruner_param, "--pruner-param") if pruner_param else None),
         "recovery": _given(final_epochs=final_epochs),
         "limits": _given(max_trials=max_trials, max_concurrent=max_concurrent, max_seconds=max_seconds),
         "seed": seed,

@@ -39,13 +39,13 @@ def parse_budget(text: str) -> dict[str, Any]:
     return {"metric": metric, "max": int(number)}
 
 
-def parse_params(items: list[str]) -> dict[str, Any]:
+def parse_params(items: list[str], option: str = "--param") -> dict[str, Any]:
     """``NAME=VALUE`` pairs; a value that is JSON (a number, true, a list) is taken as such, else as text."""
     params = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not name or not equals:
-            raise InvalidInput("--param", item, "is not NAME=VALUE; write for instance --param steps=10")
+            raise InvalidInput(option, item, f"is not NAME=VALUE; write for instance {option} steps=10")
         try:
             params[name] = json.loads(value)
         except ValueError:

@@ -80,13 +80,16 @@ def _bar(jobs: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
     )
     with Progress(*columns, console=console, speed_estimate_period=_SPEED_SECONDS, expand=True) as progress:
         task: TaskID | None = None
-        best = ""
+        best = said = ""
         for job in jobs:
             counts = job["progress"]
             if task is None:
                 console.print(f"{job['name']} ({job['id']}), {budget_text(job['spec']['budget'])}")
                 # What finished before says nothing of the speed now, hence it is no update.
                 task = progress.add_task("", completed=counts["finished"], total=None, state=job["state"])
+            if counts.get("message") not in (None, said):
+                said = counts["message"]
+                console.print(said)
             if best_text(job) != best:
                 best = best_text(job)
                 console.print(f"best: {best}")
@@ -95,12 +98,15 @@ def _bar(jobs: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
 
 
 def _lines(jobs: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
-    shown = ""
+    shown = said = ""
     for job in jobs:
         if not shown:
             console.print(f"{job['name']} ({job['id']}), {budget_text(job['spec']['budget'])}", soft_wrap=True)
         counts = job["progress"]
         line = f"{job['state']:<10} {counts['finished']}/{counts['planned']} trials, best: {best_text(job)}"
+        if counts.get("message") not in (None, said):
+            said = counts["message"]
+            console.print(said, soft_wrap=True)
         if line != shown:
             shown = line
             console.print(line, soft_wrap=True)

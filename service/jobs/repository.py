@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from service.database import Database
@@ -110,6 +110,13 @@ class JobRepository:
             for trial in session.scalars(wanted.order_by(Trial.number)):
                 found[trial.job_id].append(trial)
         return found
+
+    def messages_of(self, jobs: Sequence[Job]) -> Mapping[str, str]:
+        """The last line that each of these jobs said about its work, by job id."""
+        said = select(func.max(Event.id)).where(Event.job_id.in_([job.id for job in jobs]), Event.type == "progress")
+        with self._database.read() as session:
+            latest = session.scalars(select(Event).where(Event.id.in_(said.group_by(Event.job_id))))
+            return {event.job_id: str(event.data["message"]) for event in latest}
 
     def trials(self, job_id: str, limit: int, after: str | None) -> tuple[Sequence[Trial], str | None]:
         """A page of a job's trials in the order of asking; raises ``NotFound``."""

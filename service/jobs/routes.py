@@ -103,8 +103,8 @@ def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page
     """All jobs, newest first."""
     jobs = JobRepository(context.database)
     rows, following = jobs.page(limit, after)
-    trials = jobs.trials_of(rows)
-    return Page(items=[job_view(job, trials.get(job.id, [])) for job in rows], next=following)
+    trials, said = jobs.trials_of(rows), jobs.messages_of(rows)
+    return Page(items=[job_view(job, trials.get(job.id, []), said.get(job.id)) for job in rows], next=following)
 
 
 @router.get("/{job_id}", responses=documented(NotFound))
@@ -175,7 +175,7 @@ async def cancel_job(job_id: str, context: InContext) -> JobView:
 
 
 def _view(jobs: JobRepository, job: Job) -> JobView:
-    return job_view(job, jobs.trials_of([job]).get(job.id, []))
+    return job_view(job, jobs.trials_of([job]).get(job.id, []), jobs.messages_of([job]).get(job.id))
 
 
 async def _plan(sent: JobRequest, context: Context) -> tuple[PlanView, str]:

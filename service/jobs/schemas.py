@@ -98,6 +98,7 @@ class Progress(BaseModel):
     best_trial: int | None = Field(description="The highest score so far among trials within the budget.")
     best_score: float | None
     best_metric: float | None = Field(description="That trial's accuracy on the search images.")
+    message: str | None = Field(description="What the job said last: an epoch of training, for instance.")
 
 
 class ParetoPoint(BaseModel):

@@ -24,8 +24,8 @@ from service.jobs.states import State
 from workers.spec import JobSpec
 
 
-def job_view(job: Job, trials: Sequence[Trial]) -> JobView:
-    """A job with what its trials add up to."""
+def job_view(job: Job, trials: Sequence[Trial], message: str | None) -> JobView:
+    """A job with what its trials add up to, and the last line that it said."""
     spec = JobSpec.model_validate(job.spec)
     counts = Counts.model_validate(Counter(trial.state for trial in trials))
     return JobView(
@@ -35,7 +35,7 @@ def job_view(job: Job, trials: Sequence[Trial]) -> JobView:
         dataset=job.dataset_id,
         state=State(job.state),
         reason=job.reason,
-        progress=_progress(job, spec.budget.metric, trials, counts),
+        progress=_progress(job, spec.budget.metric, trials, counts, message),
         baseline=None if job.baseline is None else Figures.model_validate(job.baseline),
         best=None if job.best is None else Figures.model_validate(job.best),
         pareto=_pareto(spec.budget.metric, trials),
@@ -98,7 +98,7 @@ def checkpoint_views(job: Job, files: Sequence[Checkpoint]) -> list[CheckpointVi
     ]
 
 
-def _progress(job: Job, metric: str, trials: Sequence[Trial], counts: Counts) -> Progress:
+def _progress(job: Job, metric: str, trials: Sequence[Trial], counts: Counts, message: str | None) -> Progress:
     """Scores over the budget would mislead: the less a trial prunes, the better it scores."""
     within = [t for t in trials if t.score is not None and getattr(t, metric) <= job.budget_limit]
     best = max(within, key=lambda trial: trial.score or 0.0, default=None)
@@ -111,6 +111,7 @@ def _progress(job: Job, metric: str, trials: Sequence[Trial], counts: Counts) ->
         best_trial=best and best.number,
         best_score=best and best.score,
         best_metric=best and best.metric,
+        message=message,
     )
 
 

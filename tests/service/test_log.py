@@ -174,9 +174,18 @@ def test_progress_while_running(finished: Finished) -> None:
         "best_trial": 1,  # trial 0 scores higher but is over the budget
         "best_score": -0.2,
         "best_metric": pytest.approx(0.88),
+        "message": None,
     }
     assert job["counts"] == {"pending": 0, "running": 1, "succeeded": 4, "failed": 0}
     assert [point["trial"] for point in job["pareto"]] == [2, 1, 0]  # 3 costs more than 2 and scores less
+
+
+def test_a_job_shows_what_it_said_last(finished: Finished) -> None:
+    finished.log.progress("epoch 1")
+    finished.log.progress("epoch 2")
+    (listed,) = finished.client.get("/jobs").json()["items"]
+    one = finished.client.get(f"/jobs/{finished.job}").json()
+    assert listed["progress"]["message"] == one["progress"]["message"] == "epoch 2"
 
 
 def test_progress_under_a_budget_of_bytes(finished: Finished) -> None:

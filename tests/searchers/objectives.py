@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 
 from searchers import SEARCHERS
 from searchers.base import Outcome, Proposal, Searcher, parse_params
@@ -44,7 +44,7 @@ class Landscape:
         removed = [1 - w / dense for w, dense in zip(widths, self.of.dense, strict=True)]
         alone = sum(s * x**p for s, x, p in zip(self.sensitivity, removed, self.power, strict=True))
         felt = [math.sqrt(s) * x for s, x in zip(self.sensitivity, removed, strict=True)]
-        return alone + self.interaction * sum(a * b for a, b in zip(felt, felt[1:], strict=False))
+        return alone + self.interaction * sum(a * b for a, b in pairwise(felt))
 
     def __call__(self, widths: Widths) -> float:
         """The score as it is measured."""
@@ -85,9 +85,9 @@ def landscape(of: SearchSpace, seed: int, interaction: float = 0.3, noise: float
 
 
 def small_space() -> SearchSpace:
-    """Five layers in a chain with eight widths each: 32,768 plans, few enough to try them all."""
-    groups = [Group(f"layer{i}", width, divisor=width // 8) for i, width in enumerate([16, 32, 32, 64, 64])]
-    return space(groups, chain(groups), ratio=0.5)
+    """Four layers in a chain with sixteen widths each: 65,536 plans, few enough to try them all."""
+    groups = [Group(f"layer{i}", width, divisor=width // 16) for i, width in enumerate([32, 32, 64, 64])]
+    return space(groups, chain(groups), ratio=0.3)
 
 
 def residual_space(blocks: int, ratio: float) -> SearchSpace:

@@ -21,7 +21,7 @@ from searchers.space import SearchSpace, Widths
 
 _MOVE_POWER = 0.25  # of the temperature, so that the last moves, a third of the first, still are a channel or more
 _FIRST = 8  # plans that the first temperature is taken from: the fewest whose spread means something
-_LAST_TEMPERATURE = 0.01  # of the first: there, a loss of a twentieth of the first spread is hardly ever taken
+_LAST_TEMPERATURE = 0.01  # of the first: there, a loss of a twentieth of the first temperature is hardly ever taken
 _LARGEST_MOVE = 0.5  # of a group's dense channels, at the first temperature
 _DRAWS_PER_MOVE = 20  # a chain in a corner of a small space finds little that is new; after this many it rests for a round
 _LEAST_PREFERENCE = 0.05  # a group drawn at this against one at 1 keeps a twentieth as much: as uneven as plans get

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from typing import Literal
 
 from pydantic import Field
 
@@ -17,8 +17,8 @@ from searchers.base import Params
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
 
-_DEFAULT_ROUNDS = 10
-"""As many as the authors' code runs unless told otherwise (``max_iters``)."""
+_MOST_ROUNDS = 40
+"""Rounds at most unless told otherwise: steps of a fortieth of the way are finer than most networks' widths."""
 
 
 class NetAdaptParams(Params):
@@ -27,32 +27,52 @@ class NetAdaptParams(Params):
     rounds: int | None = Field(
         None,
         ge=1,
-        description="Steps from the dense cost down to the budget; by default 10, or as many as max_trials allows.",
+        description="Steps from the dense cost down to the budget; by default as many as max_trials allows, 40 at most.",
     )
     decay: float = Field(
         0.96, gt=0, le=1, description="Each round removes this times what the round before removed (the paper's 0.96)."
+    )
+    winners: int = Field(2, ge=1, description="Groups cut in a round; the paper's is 1.")
+    candidates: int = Field(
+        4,
+        ge=1,
+        description="Groups tried in each round after the first, the most promising ones; the paper's is all of them. "
+        "State as many as trials run at once, if those are more than 4.",
+    )
+    choice: Literal["loss_per_saving", "score"] = Field(
+        "loss_per_saving",
+        description="What wins a round: the least score lost per cost saved (as in the authors' code), "
+        "or the highest score (as in the paper).",
     )
 
 
 @SEARCHERS.register("netadapt")
 class NetAdapt(RoundSearcher):
-    """Tightens the budget in rounds and cuts, in each, the one group whose cut costs the least score.
+    """Tightens the budget in rounds and cuts, in each, the groups whose cut costs the least score.
 
-    The schedule: round i of n has to remove ``R·decay^(i-1)`` of the cost, and R is such that all n rounds together end
-    exactly on the budget. (With a free R, as published, the rounds may add up to less than was asked for.) Rounds whose
-    target an earlier, coarser cut has met are left out.
+    The schedule: each round removes ``decay`` times what the round before removed, and all of them together end exactly
+    on the budget. (With a free first step, as published, the rounds may add up to less than was asked for.) What a
+    round removes too much or too little, because widths are whole numbers, is spread over the rounds that are left.
 
-    A round, starting from the winner of the last (first, the dense network):
+    A round, starting from what the last one left (first, the dense network):
 
-    1. For each group a candidate: this group alone is cut, to the largest width that meets the round's target. A group
-       that cannot meet it alone sits the round out.
-    2. If no group can, the candidates cut each group to its minimum instead and the rest of the target is carried into
-       an extra round. Each extra round exhausts a group, so they come to an end. Should ``max_trials`` come first, the
-       last round that it allows goes straight for the budget; if there, too, no group is enough alone, each candidate
-       cuts one to its minimum and shrinks all others in proportion. Either way the search ends on the budget.
-    3. A candidate within the final budget gets single channel steps back until none fits any more.
-    4. All candidates are tried in parallel. The winner lost the least score per cost saved, or, where some lost
-       nothing, has the highest score. A failed trial is out; a round without a success ends the search.
+    1. For each group a candidate: this group alone is cut, to the largest width that saves its share of what the round
+       has to remove, a ``winners``-th. A group that cannot save as much sits the round out; if none can, the candidates
+       cut each group to its minimum instead.
+    2. The candidates of the most promising groups are tried in parallel. Promising is what lost little per cost saved
+       when it was tried last: a cut hurts more the more has been cut, so that an old figure flatters, and a group that
+       looks bad by it is bad. The first round tries all groups.
+    3. The ``winners`` that lost the least score per cost saved are cut together, as far as the round needs them. What
+       they lose together is measured beside the next round's candidates. Where some lost nothing, those with the highest
+       scores come first. A failed trial is out; a round without a success ends the search.
+
+    The last round has one winner: each candidate alone goes down to the budget, or, where no group is enough alone, to
+    its minimum while all others shrink in proportion. A plan within the budget gets single channel steps back until
+    none fits any more.
+
+    The paper's algorithm is ``winners=1``, ``candidates`` as many as there are groups, ``choice="score"``. Where groups
+    outnumber the rounds that a job can pay for, its few steps are coarse, on some networks worse than a uniform cut; two
+    winners and a short list make many small cuts of the same number of trials.
 
     Nothing here is random: equal outcomes are decided by the order of the groups.
     """
@@ -65,73 +85,101 @@ class NetAdapt(RoundSearcher):
 
     def __init__(self, space: SearchSpace, params: NetAdaptParams, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
-        self.rounds = _affordable_rounds(params.rounds, len(space.searchable), max_trials)
-        self._targets = _schedule(space.cost(space.dense), space.budget.limit, self.rounds, params.decay)
+        groups = len(space.searchable)
+        self._shortlist = min(groups, params.candidates)
+        # A round with several winners leaves a network that nobody has tried, which is one more trial.
+        self._per_round = self._shortlist + (0 if params.winners == 1 else 1)
+        self.rounds = _affordable_rounds(params.rounds, groups, self._per_round, max_trials)
+        self._number = 0  # of the round that is running
         self._base: Widths = space.dense
-        self._base_score: float | None = None  # the dense network's is not known here
-        self._round: list[Candidate] = []
+        self._round: dict[int, Widths] = {}  # by group, the candidate that cuts it
+        self._figures: dict[int, float] = {}  # by group, the score lost per cost saved when it was tried last
 
     @property
     def planned_trials(self) -> int:
-        # Every group in every round, and in the extra rounds, each of which leaves one group fewer, all but the last.
-        groups = len(self.space.searchable)
-        return min(self.max_trials, self.rounds * groups + groups * (groups + 1) // 2 - 1)
+        return len(self.space.searchable) + (self.rounds - 1) * self._per_round
 
     def next_round(self) -> Sequence[Candidate]:
         if self._round and not self._settle():
             return []
+        if self._number == self.rounds:
+            return []
+        self._number += 1
+        if self.space.fits(self._base):  # coarse cuts met the budget early: what is left to try is all of them together
+            self._number, self._round = self.rounds, {}
+            return [Candidate(self._base, f"round {self.rounds} of {self.rounds}: all cuts together")]
         self._round = self._plan()
-        return self._round
+        together = Candidate(self._base, f"round {self._number} of {self.rounds}: the last winners together")
+        measured = self._number == 1 or self._base in self.outcomes
+        return [*([] if measured else [together]), *(self._candidate(*cut) for cut in self._round.items())]
 
     def _settle(self) -> bool:
-        """Makes the round's winner the new base; ``False`` if every trial failed."""
-        scores = {c.widths: self.outcomes[c.widths].score for c in self._round}
-        scored = {widths: score for widths, score in scores.items() if score is not None and math.isfinite(score)}
+        """Cuts the round's winners out of the base; ``False`` if every trial failed."""
+        scores = {group: self._score(widths) for group, widths in self._round.items()}
+        scored = {group: score for group, score in scores.items() if score is not None}
         if not scored:
             return False
-        best = max(scored.values())
-        # Round 1 has no score to lose from. Measured against its own best, that one loses nothing and wins.
-        reference = best if self._base_score is None else self._base_score
-        cost = self.space.cost(self._base)
+        base = self._score(self._base)  # the dense network's is not known here, nor that of a failed trial
+        # Then the round is measured against its own best, which so loses nothing and wins.
+        reference = max(scored.values()) if base is None else base
+        cost, target = self.space.cost(self._base), self._target()
 
-        def loss_per_saving(widths: Widths) -> float:
-            return (reference - scored[widths]) / (cost - self.space.cost(widths))
+        def figure(group: int) -> float:
+            return (reference - scored[group]) / (cost - self.space.cost(self._round[group]))
 
-        self._base = max(scored, key=scored.__getitem__) if best >= reference else min(scored, key=loss_per_saving)
-        self._base_score = scored[self._base]
+        self._figures |= {group: figure(group) if group in scored else math.inf for group in self._round}
+
+        def order(group: int) -> tuple[bool, float]:
+            gains = scored[group] >= reference or self.params.choice == "score"
+            return not gains, -scored[group] if gains else self._figures[group]
+
+        cut = list(self._base)
+        for group in sorted(scored, key=order)[: self._shares]:
+            if self.space.cost(cut) > target:
+                cut = [min(now, new) for now, new in zip(cut, self._round[group], strict=True)]
+        self._base = self.space.fill(cut)
         return True
 
-    def _plan(self) -> list[Candidate]:
-        """The candidates of the first round whose target is not met yet; none if all are."""
-        cost = self.space.cost(self._base)
-        number = next((i for i, target in enumerate(self._targets, 1) if target < cost), None)
-        if number is None:
-            return []
-        cuts = self._alone(self._targets[number - 1]) or self._to_minimum(cost)
-        left = self.max_trials - len(self.outcomes) - len(cuts)
-        if left < len(self.space.searchable):  # another round might not fit in, so this one has to end on the budget
-            number = self.rounds
-            cuts = self._alone(self.space.budget.limit) or self._shared()
-        return [self._candidate(number, group, widths) for group, widths in cuts.items()]
+    def _score(self, widths: Widths) -> float | None:
+        score = self.outcomes[widths].score if widths in self.outcomes else None
+        return score if score is not None and math.isfinite(score) else None
 
-    def _candidate(self, number: int, group: int, widths: Widths) -> Candidate:
+    @property
+    def _shares(self) -> int:
+        return 1 if self._number == self.rounds else self.params.winners
+
+    def _target(self) -> int:
+        """The cost to reach in this round, so that the rounds left, each ``decay`` times the last, end on the budget."""
+        cost, limit = self.space.cost(self._base), self.space.budget.limit
+        left = sum(self.params.decay**i for i in range(self.rounds - self._number + 1))
+        return limit + int((cost - limit) * (1 - 1 / left))
+
+    def _plan(self) -> dict[int, Widths]:
+        """By group the candidates of this round."""
+        cost, target = self.space.cost(self._base), self._target()
+        cuts = self._alone(cost - math.ceil((cost - target) / self._shares))
+        if not cuts:
+            cuts = self._shared() if self._number == self.rounds else self._to_minimum()
+        known = sorted(cuts, key=lambda group: self._figures.get(group, -math.inf))
+        return {group: self.space.fill(cuts[group]) for group in sorted(known[: self._shortlist if self._number > 1 else None])}
+
+    def _candidate(self, group: int, widths: Widths) -> Candidate:
         cut = f"{self.space.groups[group].name} {self._base[group]} → {widths[group]}"
-        return Candidate(self.space.fill(widths), f"round {number} of {self.rounds}: {cut}")
+        return Candidate(widths, f"round {self._number} of {self.rounds}: {cut}")
 
     def _alone(self, target: int) -> dict[int, Widths]:
         """Per group that can meet the target alone, the widths with just that group cut."""
         largest = {i: self.space.largest(self._base, i, target) for i in self.space.searchable}
         return {i: self._with(i, width) for i, width in largest.items() if width is not None}
 
-    def _to_minimum(self, cost: int) -> dict[int, Widths]:
+    def _to_minimum(self) -> dict[int, Widths]:
         """Per group that still saves something, the widths with that group at its minimum."""
         cuts = {i: self._with(i, self.space.least[i]) for i in self.space.searchable}
-        return {i: widths for i, widths in cuts.items() if self.space.cost(widths) < cost}
+        return {i: widths for i, widths in cuts.items() if self.space.cost(widths) < self.space.cost(self._base)}
 
     def _shared(self) -> dict[int, Widths]:
         """Per group, widths on the budget with that group at its minimum and the others shrunk in proportion."""
-        cuts = self._to_minimum(self.space.cost(self._base))
-        return {i: self.space.project(self._proportions(widths)) for i, widths in cuts.items()}
+        return {i: self.space.project(self._proportions(widths)) for i, widths in self._to_minimum().items()}
 
     def _proportions(self, widths: Widths) -> list[float]:
         # Halved, because a preference of 1 asks for a group to stay dense.
@@ -141,21 +189,15 @@ class NetAdapt(RoundSearcher):
         return (*self._base[:group], width, *self._base[group + 1 :])
 
 
-def _affordable_rounds(rounds: int | None, groups: int, max_trials: int) -> int:
-    most = max_trials // groups
-    if most == 0:
-        problem = f"is too few for netadapt, which tries each of {groups} groups of channels a round; allow {groups}"
+def _affordable_rounds(rounds: int | None, groups: int, per_round: int, max_trials: int) -> int:
+    if max_trials < groups:
+        problem = f"is too few for netadapt, which tries each of {groups} groups of channels in its first round; allow {groups}"
         raise InvalidInput("limits.max_trials", max_trials, problem)
+    most = 1 + (max_trials - groups) // per_round
     if rounds is not None and rounds > most:
         problem = (
-            f"takes up to {rounds * groups} trials ({groups} groups a round) where limits.max_trials allows "
-            f"{max_trials}; state at most {most} or allow more trials"
+            f"takes up to {groups + (rounds - 1) * per_round} trials ({groups} groups, then {per_round} trials a round) where "
+            f"limits.max_trials allows {max_trials}; state at most {most} or allow more trials"
         )
         raise InvalidInput("searcher.params.rounds", rounds, problem)
-    return min(_DEFAULT_ROUNDS, most) if rounds is None else rounds
-
-
-def _schedule(dense: int, limit: int, rounds: int, decay: float) -> list[int]:
-    """The cost to reach in each round: steps that shrink by ``decay``, the last one down to ``limit`` exactly."""
-    removed = list(accumulate(decay**i for i in range(rounds)))
-    return [limit + int((dense - limit) * (1 - share / removed[-1])) for share in removed]
+    return min(_MOST_ROUNDS, most) if rounds is None else rounds

@@ -1,0 +1,176 @@
+"""Optuna's samplers over group widths: TPE, NSGA-II, CMA-ES and Gaussian processes behind the ask/tell contract.
+
+Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, KDD 2019, arXiv 1907.10902.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from importlib.util import find_spec
+from math import isfinite
+from typing import Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.trial import Trial, TrialState
+from pydantic import Field
+
+from pruners.errors import InvalidInput
+from searchers import SEARCHERS
+from searchers.base import Done, Outcome, Params, Proposal, Searcher, Wait
+from searchers.space import SearchSpace, Widths
+
+_LEAST_PREFERENCE = 0.05  # a group at this against one at 1 keeps a twentieth as much: as uneven as plans get
+_EQUAL = 0.5  # in every group: the uniform plan; any number below 1 does, only proportions count
+_SAMPLES_PER_PROPOSAL = 5  # how often the sampler may land on plans that are known before a blind draw takes its place
+_BLIND_DRAWS = 50  # draws that may all repeat before the space counts as used up
+_LARGEST_SCORE = 2.0**500  # the Gaussian process adds squares of scores, and floats end at 2^1024
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would print a line for every study
+
+
+def _tpe(seed: int, trials: int) -> BaseSampler:
+    return TPESampler(seed=seed, multivariate=False, constant_liar=True)  # each group by itself: better in equal trials
+
+
+def _nsga2(seed: int, trials: int) -> BaseSampler:
+    # Twenty generations in each of which at least two pairs can be parents. Better here than Optuna's 50 plans a
+    # generation, which leave a search of 200 trials four generations.
+    return NSGAIISampler(seed=seed, population_size=max(4, trials // 20))
+
+
+def _cmaes(seed: int, trials: int) -> BaseSampler:
+    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _gp(seed: int, trials: int) -> BaseSampler:
+    return GPSampler(seed=seed)
+
+
+_SAMPLERS: dict[str, tuple[Callable[[int, int], BaseSampler], tuple[str, ...]]] = {
+    "tpe": (_tpe, ()),
+    "nsga2": (_nsga2, ()),
+    "cmaes": (_cmaes, ("cmaes",)),
+    "gp": (_gp, ("scipy", "torch")),
+}
+"""By name what builds the sampler, and the packages that it needs beside Optuna's own."""
+
+
+class OptunaParams(Params):
+    """The Optuna searcher's parameters."""
+
+    sampler: Literal["tpe", "nsga2", "cmaes", "gp"] = Field(
+        "tpe",
+        description="tpe: Parzen estimators. nsga2: genetic. cmaes: evolution strategy (needs the package cmaes). "
+        "gp: Gaussian process, the best with few trials, and the slowest.",
+    )
+    trials: int | None = Field(None, ge=1, description="Plans to try; by default as many as limits.max_trials allows.")
+
+
+@SEARCHERS.register("optuna")
+class Optuna(Searcher):
+    """Optuna's TPE, NSGA-II, CMA-ES or Gaussian process over keep fractions, each plan scaled onto the budget.
+
+    A sampled point is one preference per searchable group, and ``SearchSpace.project`` makes of it the plan in these
+    proportions that uses the budget up. The study maximises the score alone, with every sampler: all plans cost the
+    same, so that a second objective would be constant, and NSGA-II is here an elitist genetic algorithm.
+
+    The uniform plan comes first, and where there are residual streams, second the one that leaves them dense. Points
+    that lead to a known plan are told its score; to one that is running, they share its outcome when it comes. After
+    five of them in a row a blind draw takes the sampler's place. Where blind draws find nothing new the search ends.
+
+    Proposals never wait for outcomes: TPE and the Gaussian process count running trials as bad, so that parallel ones
+    spread out, and the other two draw more from the same population. Failed trials teach nothing.
+    """
+
+    Params = OptunaParams
+    params: OptunaParams
+    reference = "Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, KDD 2019, arXiv 1907.10902."
+
+    def __init__(self, space: SearchSpace, params: OptunaParams, seed: int, max_trials: int) -> None:
+        super().__init__(space, params, seed, max_trials)
+        build, packages = _SAMPLERS[params.sampler]
+        if missing := [package for package in packages if find_spec(package) is None]:
+            names = " ".join(missing)
+            problem = f"needs packages that this server lacks; pip install {names} there, or use tpe"
+            raise InvalidInput("searcher.params.sampler", params.sampler, problem)
+        # Optuna's seeds have 32 bits.
+        self._study = optuna.create_study(sampler=build(seed % 2**32, self.planned_trials), direction="maximize")
+        preference = FloatDistribution(_LEAST_PREFERENCE, 1.0, log=True)  # only proportions count
+        self._domain: dict[str, BaseDistribution] = {str(group): preference for group in space.searchable}
+        for start in self._starts():
+            self._study.enqueue_trial(start)
+        self._widths: list[Widths] = []  # by proposal
+        self._outcomes: dict[Widths, Outcome] = {}
+        self._trials: dict[Widths, list[Trial]] = {}  # what is running, with every point that led to it
+
+    @property
+    def planned_trials(self) -> int:
+        return min(self.params.trials or self.max_trials, self.max_trials)
+
+    def ask(self) -> Proposal | Wait | Done:
+        blind = self._blind() if len(self._widths) < self.planned_trials else None
+        if blind is None:
+            return Wait() if self._trials else Done()
+        widths, trial = self._sampled() or self._asked_for(blind)
+        self._trials[widths] = [trial]
+        self._widths.append(widths)
+        return Proposal(len(self._widths) - 1, widths, f"{self.params.sampler} {len(self._widths)}")
+
+    def tell(self, proposal_id: int, outcome: Outcome) -> None:
+        widths = self._widths[proposal_id] if 0 <= proposal_id < len(self._widths) else None
+        if widths not in self._trials:
+            raise ValueError(f"proposal {proposal_id} was told already or never asked for")
+        self._outcomes[widths] = outcome
+        for trial in self._trials.pop(widths):
+            self._learn(trial, outcome)
+
+    def _starts(self) -> list[dict[str, float]]:
+        """The two uniform plans as points; where they are one plan, the second is dealt with like any repetition."""
+        residual = [self.space.groups[group].residual for group in self.space.searchable]
+        uniform = dict.fromkeys(self._domain, _EQUAL)
+        spared = {name: 1.0 if is_residual else _EQUAL for name, is_residual in zip(self._domain, residual, strict=True)}
+        return [uniform, spared] if any(residual) else [uniform]
+
+    def _sampled(self) -> tuple[Widths, Trial] | None:
+        """A new plan from the sampler."""
+        for _ in range(_SAMPLES_PER_PROPOSAL):
+            trial = self._study.ask(self._domain)
+            widths = self._projected(trial.params)
+            if widths in self._outcomes:
+                self._learn(trial, self._outcomes[widths])
+            elif widths in self._trials:
+                self._trials[widths].append(trial)
+            else:
+                return widths, trial
+        return None
+
+    def _blind(self) -> dict[str, float] | None:
+        """A point drawn blindly that leads to a new plan; none where the space seems used up.
+
+        It depends on the proposals made so far and on nothing else. No record holds an ask that proposed nothing, so
+        that one must leave no trace: a search that ended ends in every replay, whatever the sampler would say.
+        """
+        generator = random.Random(f"{self.seed} {len(self._widths)}")  # noqa: S311 - a search, not a secret
+        for _ in range(_BLIND_DRAWS):
+            point = {name: generator.uniform(_LEAST_PREFERENCE, 0.99) for name in self._domain}  # 1 would spare the group
+            if self._projected(point) not in self._outcomes.keys() | self._trials.keys():
+                return point
+        return None
+
+    def _asked_for(self, point: dict[str, float]) -> tuple[Widths, Trial]:
+        self._study.enqueue_trial(point)
+        trial = self._study.ask(self._domain)
+        return self._projected(trial.params), trial
+
+    def _projected(self, point: dict[str, float]) -> Widths:
+        """The plan on the budget in the proportions of a point."""
+        return self.space.project([point.get(str(group), _EQUAL) for group in range(len(self.space.groups))])
+
+    def _learn(self, trial: Trial, outcome: Outcome) -> None:
+        if outcome.score is None or not isfinite(outcome.score):
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(trial, max(-_LARGEST_SCORE, min(outcome.score, _LARGEST_SCORE)))

@@ -184,7 +184,6 @@ def main() -> None:
     """The command line: one network's figures as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=ZOO)
-    parser.add_argument("--compare", action="store_true", help="Torch-Pruning too")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # the packages' own, about each other
     logging.disable(logging.WARNING)
@@ -196,10 +195,6 @@ def main() -> None:
             measure(network, Path(folder), found)
         except Exception as error:  # noqa: BLE001 - whatever breaks is the result
             found["verdict"] = sentence(error)
-    if arguments.compare:
-        from benchmarks.zoo.peer import measure_peer
-
-        found["peer"] = measure_peer(network)
     print(json.dumps(found))
 
 

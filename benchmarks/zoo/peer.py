@@ -1,23 +1,32 @@
 """Torch-Pruning (Fang et al. 2023, https://arxiv.org/abs/2301.12900) on the same networks, for comparison.
 
 It is given what its documentation asks of every user: the network, an example input and the output layers to leave alone.
-Half of every group goes at random. It succeeds if what is left runs, returns the same shape and costs less.
+Half of every group goes at random. It succeeds if what is left runs, returns the same shape and costs less. Prints a JSON
+object, from a process of its own, since on some networks it fills any memory:
+
+    python -m benchmarks.zoo.peer resnet18
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
+import logging
+import resource
 import statistics
 import time
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.zoo.networks import Network
+from benchmarks.zoo.networks import ZOO, Network
 
 _REPEATS = 3  # of every timing, as for this engine
+_MEMORY = 8 * 2**30  # bytes of address space; where it works it takes less than 2 GiB
 
 
 def measure_peer(network: Network) -> dict[str, Any]:
@@ -85,3 +94,19 @@ def _macs(model: nn.Module, x: Tensor) -> int:
     with counter:
         _run(model, x)
     return int(counter.get_total_flops()) // 2
+
+
+def main() -> None:
+    """The command line: one network's figures as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=ZOO)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # the packages' own, about each other
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)  # see benchmarks.zoo.measure.timed
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    print(json.dumps(measure_peer(ZOO[arguments.network])))
+
+
+if __name__ == "__main__":
+    main()

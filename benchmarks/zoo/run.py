@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks.zoo.networks import BARS, ZOO
 
 LIMIT = 900  # seconds for one network; the slowest takes about one minute on a free machine
+PEER_LIMIT = 60  # seconds for Torch-Pruning on one network; where it works it takes less than ten
 
 _COLUMNS = (  # title, key, format
     ("groups", "groups", "d"),
@@ -34,15 +35,21 @@ _COLUMNS = (  # title, key, format
 
 def measure(name: str, compare: bool) -> dict[str, Any]:
     """One network's figures, measured in a process of its own; a crash or a hang becomes its verdict."""
-    command = [sys.executable, "-m", "benchmarks.zoo.measure", name, *(["--compare"] if compare else [])]
-    failed = {"name": name, "family": ZOO[name].family}
+    found = {"name": name, "family": ZOO[name].family, **_run("measure", name, LIMIT, "verdict")}
+    if compare:
+        found["peer"] = _run("peer", name, PEER_LIMIT, "peer_verdict")
+    return found
+
+
+def _run(module: str, name: str, limit: int, verdict: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"benchmarks.zoo.{module}", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
-        return {**failed, "verdict": f"took more than {LIMIT} s"}
+        return {verdict: f"took more than {limit} s"}
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return {**failed, "verdict": f"crashed with exit code {done.returncode}: {last}"}
+        return {verdict: f"crashed with exit code {done.returncode}: {last}"}
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 

@@ -21,6 +21,7 @@ class ADMM(Schedule):
     iterations: int = Field(3, ge=1, description="How often the pruned copy is renewed.")
     epochs: int = Field(2, ge=1, description="Of training in each iteration.")
     rho: float = Field(1e-2, gt=0, description="How hard the weights are pulled.")
+    dual_step: float = Field(0.3, gt=0, le=1, description="Of what is left between the two, how much the pull remembers.")
 
     def run(self, task: Task) -> None:
         done = iter(range(self.iterations * self.epochs))
@@ -30,7 +31,7 @@ class ADMM(Schedule):
 
         pruner = ADMMPruner(
             task.module, task.config_list(), train, self.iterations, self.epochs, self.rho, self.criterion,
-            optimizer=task.trainer.optimizer, **task.options,
+            optimizer=task.trainer.optimizer, dual_step=self.dual_step, **task.options,
         )  # fmt: skip
         pruner.compress()
         task.silence(pruner.masks)

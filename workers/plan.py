@@ -72,7 +72,10 @@ def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
         params = parse_params(searcher, spec.searcher.params)
     except ValidationError as error:
         raise refusal(error.errors(), "searcher.params") from error
-    return searcher(space, params, spec.seed, spec.limits.max_trials)
+    made = searcher(space, params, spec.seed, spec.limits.max_trials)
+    if spec.recovery.short_steps:
+        made.expect_training()
+    return made
 
 
 def selected_groups(inspection_groups: Sequence[Mapping[str, Any]], rules: Sequence[LayerRule]) -> set[str]:

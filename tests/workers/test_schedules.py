@@ -54,7 +54,7 @@ def test_a_schedule_trains_and_ends_on_the_budget(name: str, files: tuple[Path, 
     before = {key: tensor.clone() for key, tensor in evaluator.dense.state_dict().items()}
     widths = planned(evaluator, asked)
     reports: list[str] = []
-    outcome, pruned = evaluator.evaluate_keeping(widths, reports.append)
+    outcome, pruned = evaluator.evaluate_keeping(widths, report=reports.append)
     assert pruned is not None
     assert len(reports) == EPOCHS[name]
     assert "epoch" in reports[-1]

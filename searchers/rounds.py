@@ -36,12 +36,17 @@ class RoundSearcher(Searcher):
         self.outcomes: dict[Widths, Outcome] = {}
         self.numbers: dict[Candidate, int] = {}
         self._queue: deque[Candidate] = deque()
+        self._told: dict[int, Outcome] = {}
         self._pending: dict[int, Widths] = {}
         self._over = False
 
     @abstractmethod
     def next_round(self) -> Sequence[Candidate]:
         """The candidates of the next round, in the order of asking; none ends the search."""
+
+    def outcome(self, candidate: Candidate) -> Outcome:
+        """What came of one that was tried."""
+        return self._told[self.numbers[candidate]]
 
     def ask(self) -> Proposal | Wait | Done:
         while not (self._queue or self._pending or self._over):
@@ -56,7 +61,7 @@ class RoundSearcher(Searcher):
     def tell(self, proposal_id: int, outcome: Outcome) -> None:
         if proposal_id not in self._pending:
             raise ValueError(f"proposal {proposal_id} was told already or never asked for")
-        self.outcomes[self._pending.pop(proposal_id)] = outcome
+        self.outcomes[self._pending.pop(proposal_id)] = self._told[proposal_id] = outcome
 
     def _begin_round(self) -> None:
         candidates = self.next_round()

@@ -64,7 +64,7 @@ class RecordedSearch:
     def wanted(self, fits: Callable[[tuple[int, ...]], bool]) -> set[int]:
         """The trials whose networks may still be asked for: the best so far, and those that may be named as a parent."""
         best = self.best(fits)
-        wanted = set() if best is None else {best.id, *([] if best.parent is None else [best.parent])}
+        wanted = set() if best is None else {best.id}
         if self._searcher.names_parents:
             named = max((p.parent for p in self.proposals.values() if p.parent is not None), default=0)
             running = (p.parent or 0 for number, p in self.proposals.items() if number not in self.outcomes)

@@ -20,7 +20,7 @@ from workers.evaluator import Evaluator, Pruned, State
 from workers.spec import JobSpec
 
 REPORT, TRAINED = "report", "trained"
-"""Keys of a training trial's results: a line about an epoch; in the end a reference to the network's ``State``."""
+"""Keys of a trial's results: a line about an epoch; in the end a reference to the ``State`` of a network that was trained."""
 
 
 class PruningTrial(tune.Trainable):
@@ -57,10 +57,9 @@ class PruningTrial(tune.Trainable):
         return self._result(*self._work.result()) if report is None else {REPORT: report}
 
     def _result(self, outcome: Outcome, pruned: Pruned | None) -> dict[str, Any]:
-        before = 0 if self._start is None else self._start.steps
-        trained = pruned is not None and pruned.steps > before  # any other network is soon cut again
         return {
-            TRAINED: ray.put(pruned.state()) if pruned is not None and trained else None,
+            # One without a step of training in it is soon cut again.
+            TRAINED: ray.put(pruned.state()) if pruned is not None and pruned.steps else None,
             "score": outcome.score,
             "metric": outcome.metric,
             "error": outcome.error,

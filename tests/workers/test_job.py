@@ -118,6 +118,29 @@ def test_a_trial_that_trains_hands_over_what_it_trained(files: tuple[Path, Path]
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_job_that_trains_shrinks_and_goes_on_from_there(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    params = {"rounds": 2, "admm_iterations": 2}
+    asked = spec(searcher={"name": "autocompress", "params": params}, limits={"max_trials": 6})
+    run_job(asked, *files, tmp_path, tmp_path / "networks", log)
+    proposals = [entry.proposal for entry in log.entries if isinstance(entry, Asked)]
+    outcomes = {entry.proposal_id: entry.outcome for entry in log.entries if isinstance(entry, Told)}
+    assert not [outcome.error for outcome in outcomes.values() if outcome.error]
+    first, second = [proposal for proposal in proposals if proposal.training is not None]
+    assert (first.parent, second.parent) == (None, first.id)
+    assert log.trial == second.id, "the last training beats every bare cut"
+    assert "ADMM: epoch 2 of 2" in " ".join(log.messages)
+    assert log.baseline is not None
+    assert log.best is not None
+    assert 0.45 < log.best.macs / log.baseline.macs <= 0.5
+    pt2 = tmp_path / "winner.pt2"
+    pt2.write_bytes(log.artefacts["pt2"])
+    data = load_data(files[1], 0)
+    quality = Evaluator(files[0], data, spec()).quality(build_module(read_program(pt2)), data.search)
+    assert quality.accuracy == outcomes[second.id].metric, "the very network that was judged"
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     with pytest.raises(JobFailed, match="within the budget"):

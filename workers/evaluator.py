@@ -1,6 +1,7 @@
-"""What a trial does: choose channels (or train by a schedule) ▸ shrink ▸ train a little ▸ recalibrate BatchNorm ▸ evaluate.
+"""What a trial does: choose channels (or train by a schedule) ▸ shrink ▸ recover ▸ evaluate.
 
-It starts from the dense network or from what another trial made of it. Needs no Ray.
+It starts from the dense network or from what another trial made of it, and recovers as the job says: least squares, some steps
+of training, new BatchNorm statistics. Needs no Ray.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pruners.graph.shrink import shrink
 from pruners.importance import Scores, choose, group_scores, unscored, watched
 from pruners.masking import remove_masks
 from pruners.recovery.batchnorm import recalibrate_batchnorm
+from pruners.recovery.least_squares import Moments, input_moments, reconstruct
 from searchers.base import Outcome, Training
 from workers.data import Split, Splits, as_input
 from workers.inspection import describe_groups
@@ -39,6 +41,7 @@ from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
 from workers.training import Trainer, short_tune
 
+_RECONSTRUCTION_IMAGES = 256  # as many as recalibration takes; each gives several rows to every weight of a filter
 _BATCH = 64  # several batches of a few hundred images, so that averages over batches say something
 
 
@@ -84,11 +87,19 @@ class Pruned:
 
 @dataclass(frozen=True)
 class _Source:
-    """A network that trials start from, with what they need to know about it: its groups, and how important channels are."""
+    """A network that trials start from, with what they need to know about it.
+
+    Attributes:
+        pruned: itself.
+        coupling: its groups.
+        scores: how important its channels are; none where a schedule decides.
+        moments: of its layers' inputs, if the job wants least squares.
+    """
 
     pruned: Pruned
     coupling: Coupling
     scores: list[Scores]
+    moments: Moments | None
 
 
 class Evaluator:
@@ -171,6 +182,8 @@ class Evaluator:
             # Channels that the schedule masked are zero, so they go first; where it masked fewer, the weakest do.
             keep = choose(coupling, group_scores(module, coupling, L2Filter()), widths)
         small = shrink(module, coupling, keep)
+        if schedule is None and source.moments is not None:
+            reconstruct(small, module, coupling, keep, source.moments)
         if self._spec.recovery.short_steps:
             trainer = self.trainer(small, steps)
             short_tune(trainer, self._spec.recovery.short_steps)
@@ -199,7 +212,16 @@ class Evaluator:
         return self._latest
 
     def _source_of(self, pruned: Pruned, coupling: Coupling) -> _Source:
-        return _Source(pruned, coupling, self._score(pruned.network, coupling) if self.schedule is None else [])
+        scores = self._score(pruned.network, coupling) if self.schedule is None else []
+        return _Source(pruned, coupling, scores, self._moments(pruned.network, coupling))
+
+    def _moments(self, network: fx.GraphModule, coupling: Coupling) -> Moments | None:
+        if not self._spec.recovery.least_squares:
+            return None
+        train = self._data.train
+        with _threads(self._spec.resources.cpus):
+            batches = Split(train.x[:_RECONSTRUCTION_IMAGES], train.y[:_RECONSTRUCTION_IMAGES]).batches(_BATCH)
+            return input_moments(network, coupling, [images for images, _ in batches])
 
     def _trained(
         self, schedule: Schedule, source: _Source, widths: Sequence[int], report: Callable[[str], None]

@@ -81,7 +81,11 @@ class Recovery(Strict):
         ge=0,
         description="Training steps of each candidate before it is judged; netadapt cuts the next one from what was trained.",
     )
-    least_squares: Literal[False] = Field(False, description="Layer-wise reconstruction; not available yet.")
+    least_squares: bool = Field(
+        False,
+        description="What stays of a layer makes up for lost inputs, by least squares over training images; "
+        "not where a schedule has trained the network for the cut.",
+    )
     final_epochs: int = Field(0, ge=0, description="Epochs of fine-tuning of the winner.")
     distill: bool = Field(True, description="Train towards the dense network's outputs, not the labels alone.")
 

@@ -173,6 +173,19 @@ def test_recalibration_helps_a_cut_network(files: tuple[Path, Path]) -> None:
     assert after > before
 
 
+def test_least_squares_helps_a_cut_network(files: tuple[Path, Path]) -> None:
+    data = load_data(files[1], 0)
+    plain, solved = (Evaluator(files[0], data, spec(recovery={"least_squares": wanted})) for wanted in (False, True))
+    widths = [group.width // 2 for group in plain.coupling.prunable]
+    before, after = plain.evaluate(widths).score, solved.evaluate(widths).score
+    assert before is not None
+    assert after is not None
+    assert after > before
+    cut = plain.prune(widths)
+    again = solved.prune([max(1, width * 3 // 4) for width in widths], cut)  # of a network that was cut before
+    assert all(set(few) <= set(many) for few, many in zip(again.keep, cut.keep, strict=True))
+
+
 def test_a_plan_that_breaks_is_a_failed_outcome(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = Evaluator(files[0], load_data(files[1], 0), spec())
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from searchers.base import Done, Outcome, Params, Proposal, Searcher, Wait
+from searchers.base import Done, Given, Outcome, Params, Proposal, Searcher, Wait
 from searchers.space import SearchSpace, Widths
 
 
@@ -22,10 +22,12 @@ class Candidate:
 class RoundSearcher(Searcher):
     """Base of searches in rounds: a subclass says what the next round is, this class asks and tells.
 
-    Widths are proposed once in a search: where a round repeats some, the known outcome stands.
+    Widths are proposed once in a search: where a round repeats some, or was given some by an earlier search, the known outcome
+    stands. A round is cut off where ``max_trials`` ends.
 
     Attributes:
-        outcomes: what came of all widths tried so far; complete whenever ``next_round`` is called.
+        outcomes: what came of all widths tried so far, given ones among them; complete whenever ``next_round`` is called.
+        asked: proposals made so far.
     """
 
     def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
@@ -33,21 +35,27 @@ class RoundSearcher(Searcher):
         self.outcomes: dict[Widths, Outcome] = {}
         self._queue: deque[Candidate] = deque()
         self._pending: dict[int, Widths] = {}
-        self._asked = 0
+        self.asked = 0
         self._over = False
 
     @abstractmethod
     def next_round(self) -> Sequence[Candidate]:
         """The candidates of the next round, in the order of asking; none ends the search."""
 
+    def give(self, trial: Given) -> None:
+        if self.asked:
+            raise ValueError("a trial was given after the first ask")
+        super().give(trial)
+        self.outcomes[trial.proposal.widths] = trial.outcome
+
     def ask(self) -> Proposal | Wait | Done:
         while not (self._queue or self._pending or self._over):
             self._begin_round()
         if self._queue:
             candidate = self._queue.popleft()
-            proposal = Proposal(self._asked, candidate.widths, candidate.note)
+            proposal = Proposal(len(self.given) + self.asked, candidate.widths, candidate.note)
             self._pending[proposal.id] = proposal.widths
-            self._asked += 1
+            self.asked += 1
             return proposal
         return Wait() if self._pending else Done()
 
@@ -57,9 +65,11 @@ class RoundSearcher(Searcher):
         self.outcomes[self._pending.pop(proposal_id)] = outcome
 
     def _begin_round(self) -> None:
-        candidates = self.next_round()
+        left = self.max_trials - self.asked
+        candidates = self.next_round() if left else []
         self._over = not candidates
         first_of_each: dict[Widths, Candidate] = {}
         for candidate in candidates:
             first_of_each.setdefault(candidate.widths, candidate)
-        self._queue.extend(c for widths, c in first_of_each.items() if widths not in self.outcomes)
+        new = [candidate for widths, candidate in first_of_each.items() if widths not in self.outcomes]
+        self._queue.extend(new[:left])

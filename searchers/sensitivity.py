@@ -94,14 +94,13 @@ class Sensitivity(RoundSearcher):
 
     def next_round(self) -> Sequence[Candidate]:
         if self._depths:
-            candidates = self._analysis(self._depths.pop(0))
-        elif not self._allocated:
-            candidates = self._allocation()
-        elif self._base is None:
-            candidates = self._reanalysis()
-        else:
-            candidates, self._base = self._strides(self._base), None
-        return candidates[: self.max_trials - len(self.outcomes)]
+            return self._analysis(self._depths.pop(0))
+        if not self._allocated:
+            return self._allocation()
+        if self._base is None:
+            return self._reanalysis()
+        candidates, self._base = self._strides(self._base), None
+        return candidates
 
     def _analysis(self, ratio: float) -> list[Candidate]:
         space, drops = self.space, self._drops()

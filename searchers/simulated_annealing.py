@@ -67,8 +67,9 @@ class SimulatedAnnealing(RoundSearcher):
     3. A neighbour that is no worse is taken; one that is worse by Δ is taken with probability exp(−Δ/T), a failed one never.
        T falls geometrically with every proposal, taken or not, to a hundredth of the first at ``max_trials``.
 
-    A neighbour whose score is known is taken or left without a trial. The search ends early only where no chain finds a plan
-    that was not tried. Each chain draws from a generator of its own, and what it does depends on no order of telling.
+    A neighbour whose score is known is taken or left without a trial, and chains may start from an earlier search's plans.
+    The search ends early only where no chain finds a plan that was not tried. Each chain draws from a generator of its own,
+    and what it does depends on no order of telling.
     """
 
     Params = SimulatedAnnealingParams
@@ -89,21 +90,25 @@ class SimulatedAnnealing(RoundSearcher):
         return self.max_trials
 
     def next_round(self) -> Sequence[Candidate]:
-        if not self.outcomes:
-            return [Candidate(widths, f"first plan {number}") for number, widths in enumerate(self._first, 1)]
+        first_round = [Candidate(widths, f"first plan {number}") for number, widths in enumerate(self._first, 1)]
+        if untried := [candidate for candidate in first_round if candidate.widths not in self.outcomes]:
+            return untried
         scores = finite_scores(self.outcomes)
         first = [scores[widths] for widths in self._first if widths in scores]
         hottest = statistics.pstdev(first) * 2 / len(self.space.searchable) if first else 0.0
         if not self._chains:
-            ranked = sorted(self._first, key=lambda widths: -scores.get(widths, -math.inf))
+            earlier = [widths for widths in self.given if self.space.fits(widths)]
+            starts = dict.fromkeys([*self._first, *earlier])
+            ranked = sorted(starts, key=lambda widths: -scores.get(widths, -math.inf))
             self._chains = [_Chain(generator, ranked[k % len(ranked)]) for k, generator in enumerate(self._generators)]
-        left = self.max_trials - len(self.outcomes)
-        share = _LAST_TEMPERATURE ** (1 - left / max(1, self.max_trials - len(self._first)))
+        left = self.max_trials - self.asked
+        walked = self.max_trials - sum(widths not in self.given for widths in self._first)
+        share = _LAST_TEMPERATURE ** (1 - left / max(1, walked))
         for chain in self._chains:
             chain.move(scores, share * hottest)
             self._draw(chain, scores, share, share * hottest)
         asked = [(number, chain.asked) for number, chain in enumerate(self._chains, 1) if chain.asked is not None]
-        return [Candidate(plan, f"chain {number}, at {share:.0%} of the first temperature") for number, plan in asked[:left]]
+        return [Candidate(plan, f"chain {number}, at {share:.0%} of the first temperature") for number, plan in asked]
 
     def _draw(self, chain: _Chain, scores: dict[Widths, float], share: float, temperature: float) -> None:
         """Draws neighbours, walking over those that are known, until one is new."""

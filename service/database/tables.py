@@ -112,6 +112,7 @@ class Job(Base):
 class Trial(Base):
     """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own.
 
+    Sequences number the entries of a job's record; a trial that an earlier job gave is one entry, its ask and its tell at once.
     ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it.
     """
 

@@ -20,9 +20,9 @@ from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
 
 _MOVE_POWER = 0.25  # of the temperature, so that the last moves, a third of the first, still are a channel or more
-_FIRST = 8  # plans that the first temperature is taken from: the fewest whose spread means something
+FIRST = 8
+"""Plans that the first temperature is taken from: the fewest whose spread means something."""
 _LAST_TEMPERATURE = 0.01  # of the first: there, a loss of a twentieth of the first temperature is hardly ever taken
-_LARGEST_MOVE = 0.5  # of a group's dense channels, at the first temperature
 _DRAWS_PER_MOVE = 20  # a chain in a corner of a small space finds little that is new; after this many it rests for a round
 _LEAST_PREFERENCE = 0.05  # a group drawn at this against one at 1 keeps a twentieth as much: as uneven as plans get
 
@@ -31,6 +31,9 @@ class SimulatedAnnealingParams(Params):
     """Simulated annealing's parameters."""
 
     chains: int = Field(2, ge=1, le=64, description="Walks that run in parallel, each from another of the best first plans.")
+    largest_move: float = Field(
+        0.5, gt=0, le=1, description="Share of a group's channels that a move changes at most, at the first temperature."
+    )
 
 
 class _Chain:
@@ -80,7 +83,7 @@ class SimulatedAnnealing(RoundSearcher):
         super().__init__(space, params, seed, max_trials)
         draws = random.Random(seed)  # noqa: S311 - a search, not a secret
         preferences = [[0.5] * len(space.groups)]  # the uniform plan: any number below 1, only proportions count
-        preferences += [[draws.uniform(_LEAST_PREFERENCE, 0.99) for _ in space.groups] for _ in range(_FIRST - 1)]
+        preferences += [[draws.uniform(_LEAST_PREFERENCE, 0.99) for _ in space.groups] for _ in range(FIRST - 1)]
         self._first = list(dict.fromkeys(map(space.project, preferences)))[:max_trials]
         self._generators = [random.Random(f"{seed} {chain}") for chain in range(params.chains)]  # noqa: S311
         self._chains: list[_Chain] = []
@@ -116,7 +119,7 @@ class SimulatedAnnealing(RoundSearcher):
         chain.asked = None
         for _ in range(_DRAWS_PER_MOVE if len(groups) > 1 else 0):
             grow, shrink = chain.generator.sample(groups, 2)
-            size = chain.generator.uniform(0, _LARGEST_MOVE * share**_MOVE_POWER)
+            size = chain.generator.uniform(0, self.params.largest_move * share**_MOVE_POWER)
             chain.asked = exchange(self.space, chain.at, grow, shrink, size)
             if chain.asked is not None and chain.asked not in self.outcomes:
                 return

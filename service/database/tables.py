@@ -139,6 +139,11 @@ class Trial(Base):
     node: Mapped[str | None] = mapped_column(Text)
     pid: Mapped[int | None] = mapped_column(Integer)
 
+    @property
+    def given(self) -> bool:
+        """Whether an earlier job gave it."""
+        return self.told_sequence == self.asked_sequence
+
 
 class Checkpoint(Base):
     """One downloadable form of a trial's network, in the store."""

@@ -47,7 +47,7 @@ class DatabaseLog(JobLog):
         for trial in trials:
             proposal = Proposal(trial.number, tuple(trial.widths), trial.note)
             outcome = Outcome(trial.score, trial.metric, trial.error)
-            if trial.told_sequence == trial.asked_sequence:
+            if trial.given:
                 entries.append((trial.asked_sequence, Given(proposal, outcome)))
                 continue
             entries.append((trial.asked_sequence, Asked(proposal)))

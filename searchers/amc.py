@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
-from searchers.base import Outcome, Params
+from searchers.base import Given, Outcome, Params
 from searchers.ddpg import BATCH, Agent, Transition
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
@@ -75,6 +75,8 @@ class AMC(RoundSearcher):
     It learns slowly: the paper walks 400 episodes and the authors' code 800. In the 200 trials of a usual search its
     episodes grow much better than blind ones, but other searches get further.
 
+    Plans of an earlier search that fit the budget count as episodes of the warm-up.
+
     ``parallel`` episodes run at once; when all of them are told, the agent learns from them in the order of asking, as
     many updates as transitions.
     """
@@ -99,14 +101,21 @@ class AMC(RoundSearcher):
         self._static = _static_features(space)
         self._agent: Agent | None = None  # until the warm-up ends, so that a short search needs no torch
         self._episodes: list[Widths] = []  # the plans of all episodes
+        self._earlier = 0  # of these, the plans of an earlier search
         self._learnt = 0  # episodes that the agent has seen
 
     @property
     def planned_trials(self) -> int:
         return self.max_trials
 
+    def give(self, trial: Given) -> None:
+        super().give(trial)
+        if self.space.fits(trial.proposal.widths):
+            self._episodes.append(trial.proposal.widths)
+            self._earlier += 1
+
     def next_round(self) -> Sequence[Candidate]:
-        count = min(self.params.parallel, self.max_trials - len(self._episodes))
+        count = min(self.params.parallel, self.max_trials - (len(self._episodes) - self._earlier))
         if count:
             self._learn()
         first = len(self._episodes)
@@ -148,8 +157,9 @@ class AMC(RoundSearcher):
 
     def _new_plan(self) -> Widths:
         """The plan of the next episode; after some walks to known plans, one that is known."""
-        if len(self._episodes) < len(self._starts):
-            return self._starts[len(self._episodes)]
+        walked = len(self._episodes) - self._earlier
+        if walked < len(self._starts):
+            return self._starts[walked]
         for _ in range(_WALKS):
             widths = self._walk()
             if widths not in self.outcomes and widths not in self._episodes:
@@ -168,7 +178,7 @@ class AMC(RoundSearcher):
     def _action(self, state: Sequence[float]) -> float:
         if self._agent is None:
             return self._random.random()
-        sigma = self.params.sigma * self._decay ** max(0, len(self._episodes) - self._warmup)
+        sigma = self.params.sigma * self._decay ** max(0, len(self._episodes) - max(self._warmup, self._earlier))
         noisy = NormalDist(self._agent.act(state), max(sigma, 1e-6))  # 1e-6: less than any width's share
         return noisy.inv_cdf(self._random.uniform(max(noisy.cdf(0), 1e-12), min(noisy.cdf(1), 1 - 1e-12)))
 

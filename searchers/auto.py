@@ -70,12 +70,8 @@ class Auto(RoundSearcher):
     def next_round(self) -> Sequence[Candidate]:
         if self._tables:
             self._tables -= 1
-            candidates = self._probe()
-        elif not self._curves:
-            candidates = self._first_plans()
-        else:
-            candidates = self._exchanges()
-        return candidates[: self.max_trials - len(self.outcomes)]
+            return self._probe()
+        return self._exchanges() if self._curves else self._first_plans()
 
     def _probe(self) -> list[Candidate]:
         space = self.space

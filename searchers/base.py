@@ -7,14 +7,14 @@ Nothing is pickled. Whoever keeps that sequence (the job's rows) can rebuild the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pruners.errors import SecateurError
-from searchers.space import SearchSpace
+from searchers.space import SearchSpace, Widths
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Proposal:
     parent: int | None = None
     training: Training | None = None
 
+    @property
+    def bare(self) -> bool:
+        """Whether this is a cut of the dense network and no more, so that its outcome says the same in any search."""
+        return self.parent is None and self.training is None
+
 
 @dataclass(frozen=True)
 class Wait:
@@ -81,12 +86,22 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    warm_start: str | None = Field(
+        None,
+        description="Id of an earlier job on the same model and data, scored alike: its successful trials are known from the "
+        "start and count as this job's.",
+    )
+
 
 _Params: TypeAlias = Params  # inside ``Searcher`` the plain name means the class attribute
 
 
 class Searcher(ABC):
     """Base of all searchers.
+
+    A searcher may be given trials of an earlier search before its first ask (``give``). They take the first numbers and are
+    not proposed again; ``max_trials`` does not count them. What ``params.warm_start`` names is given by whoever keeps the
+    record.
 
     Args:
         space: the groups, their widths and the budget.
@@ -110,6 +125,7 @@ class Searcher(ABC):
         self.params = params
         self.seed = seed
         self.max_trials = max_trials
+        self.given: dict[Widths, Outcome] = {}
 
     def expect_training(self) -> None:  # noqa: B027 - not abstract: doing nothing is right for most
         """To be called before the first ask where every trial trains its network, so that it matters which one it is cut from.
@@ -120,7 +136,24 @@ class Searcher(ABC):
     @property
     @abstractmethod
     def planned_trials(self) -> int:
-        """How many proposals this search will make at most, for progress bars."""
+        """How many proposals this search will make at most, for progress bars; given trials are none."""
+
+    def give(self, trial: Given) -> None:
+        """Takes what an earlier search found out; only before the first ask.
+
+        Raises:
+            ValueError: the trial is not the next in number, not of this space, no bare cut, or given already.
+        """
+        proposal = trial.proposal
+        if proposal.id != len(self.given):
+            raise ValueError(f"given trial {proposal.id} is not the next, which has the number {len(self.given)}")
+        if not self.space.holds(proposal.widths):
+            raise ValueError(f"given trial {proposal.id} has the widths {proposal.widths}, which are not of this space")
+        if not proposal.bare:
+            raise ValueError(f"given trial {proposal.id} is no cut of the dense network")
+        if proposal.widths in self.given:
+            raise ValueError(f"given trial {proposal.id} has widths that an earlier one has")
+        self.given[proposal.widths] = trial.outcome
 
     @abstractmethod
     def ask(self) -> Proposal | Wait | Done:
@@ -133,6 +166,14 @@ class Searcher(ABC):
 
 class ReplayMismatch(SecateurError):
     """A replayed ask differs from the recorded one: another version or other settings wrote the record."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Record: ``give`` was called with this: an earlier search's plan, numbered as a trial of this one, and its outcome."""
+
+    proposal: Proposal
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -150,17 +191,33 @@ class Told:
     outcome: Outcome
 
 
-def replay(searcher: Searcher, record: Iterable[Asked | Told]) -> None:
+Record: TypeAlias = Given | Asked | Told
+"""One entry of the record of a search; all that are ``Given`` come first."""
+
+
+def replay(searcher: Searcher, record: Iterable[Record]) -> None:
     """Brings a fresh searcher to the state in which the record ends.
 
     Raises:
         ReplayMismatch: a replayed ask is not the recorded one.
     """
     for entry in record:
-        if isinstance(entry, Told):
+        if isinstance(entry, Given):
+            searcher.give(entry)
+        elif isinstance(entry, Told):
             searcher.tell(entry.proposal_id, entry.outcome)
         elif (answer := searcher.ask()) != entry.proposal:
             raise ReplayMismatch(f"Replayed ask {entry.proposal.id} gave {answer}, but {entry.proposal} is on record.")
+
+
+def best(proposals: Mapping[int, Proposal], outcomes: Mapping[int, Outcome], fits: Callable[[Widths], bool]) -> Proposal | None:
+    """The proposal, by its id, with the highest score among those whose widths fit; the earlier of equals, if there is one."""
+    scored = [
+        (outcome.score, -number)
+        for number, outcome in outcomes.items()
+        if outcome.score is not None and fits(proposals[number].widths)
+    ]
+    return proposals[-max(scored)[1]] if scored else None
 
 
 def parse_params(searcher: type[Searcher], params: dict[str, Any]) -> Params:

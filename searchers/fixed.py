@@ -41,4 +41,4 @@ class Fixed(RoundSearcher):
         return 1
 
     def next_round(self) -> Sequence[Candidate]:
-        return [] if self.outcomes else [self._plan]
+        return [] if self._plan.widths in self.outcomes else [self._plan]

@@ -108,6 +108,11 @@ class NetAdapt(RoundSearcher):
     def planned_trials(self) -> int:
         return len(self.space.searchable) + (self.rounds - 1) * self._per_round
 
+    @property
+    def base(self) -> Widths:
+        """The widths that the candidates of the round that is running are cut from: those of the last round's winner."""
+        return self._base
+
     def next_round(self) -> Sequence[Candidate]:
         if self._round and not self._settle():
             return []

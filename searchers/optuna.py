@@ -14,12 +14,12 @@ from typing import Literal
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 from pydantic import Field
 
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
-from searchers.base import Done, Outcome, Params, Proposal, Searcher, Wait
+from searchers.base import Done, Given, Outcome, Params, Proposal, Searcher, Wait
 from searchers.space import SearchSpace, Widths
 
 _LEAST_PREFERENCE = 0.05  # a group at this against one at 1 keeps a twentieth as much: as uneven as plans get
@@ -82,7 +82,8 @@ class Optuna(Searcher):
     five of them in a row a blind draw takes the sampler's place. Where blind draws find nothing new the search ends.
 
     Proposals never wait for outcomes: TPE and the Gaussian process count running trials as bad, so that parallel ones
-    spread out, and the other two draw more from the same population. Failed trials teach nothing.
+    spread out, and the other two draw more from the same population. Failed trials teach nothing, and of an earlier search's
+    plans those alone teach that use this budget up, since a point stands for no others.
     """
 
     Params = OptunaParams
@@ -102,7 +103,7 @@ class Optuna(Searcher):
         self._domain: dict[str, BaseDistribution] = {str(group): preference for group in space.searchable}
         for start in self._starts():
             self._study.enqueue_trial(start)
-        self._widths: list[Widths] = []  # by proposal
+        self._widths: list[Widths] = []  # by number, given ones first
         self._outcomes: dict[Widths, Outcome] = {}
         self._trials: dict[Widths, list[Trial]] = {}  # what is running, with every point that led to it
 
@@ -110,14 +111,26 @@ class Optuna(Searcher):
     def planned_trials(self) -> int:
         return min(self.params.trials or self.max_trials, self.max_trials)
 
+    def give(self, trial: Given) -> None:
+        if len(self._widths) > len(self.given):
+            raise ValueError("a trial was given after the first ask")
+        super().give(trial)
+        widths, outcome = trial.proposal.widths, trial.outcome
+        self._widths.append(widths)
+        self._outcomes[widths] = outcome
+        score = _usable(outcome)
+        if score is not None and self.space.fits(widths) and self.space.fill(widths) == widths:
+            self._study.add_trial(create_trial(params=self._point(widths), distributions=self._domain, value=score))
+
     def ask(self) -> Proposal | Wait | Done:
-        blind = self._blind() if len(self._widths) < self.planned_trials else None
+        asked = len(self._widths) - len(self.given)
+        blind = self._blind() if asked < self.planned_trials else None
         if blind is None:
             return Wait() if self._trials else Done()
         widths, trial = self._sampled() or self._asked_for(blind)
         self._trials[widths] = [trial]
         self._widths.append(widths)
-        return Proposal(len(self._widths) - 1, widths, f"{self.params.sampler} {len(self._widths)}")
+        return Proposal(len(self._widths) - 1, widths, f"{self.params.sampler} {asked + 1}")
 
     def tell(self, proposal_id: int, outcome: Outcome) -> None:
         widths = self._widths[proposal_id] if 0 <= proposal_id < len(self._widths) else None
@@ -169,8 +182,21 @@ class Optuna(Searcher):
         """The plan on the budget in the proportions of a point."""
         return self.space.project([point.get(str(group), _EQUAL) for group in range(len(self.space.groups))])
 
+    def _point(self, widths: Widths) -> dict[str, float]:
+        """The point of a plan on the budget, which has its keep fractions."""
+        fractions = {group: widths[group] / self.space.dense[group] for group in self.space.searchable}
+        return {str(group): max(_LEAST_PREFERENCE, fraction) for group, fraction in fractions.items()}
+
     def _learn(self, trial: Trial, outcome: Outcome) -> None:
-        if outcome.score is None or not isfinite(outcome.score):
+        score = _usable(outcome)
+        if score is None:
             self._study.tell(trial, state=TrialState.FAIL)
         else:
-            self._study.tell(trial, max(-_LARGEST_SCORE, min(outcome.score, _LARGEST_SCORE)))
+            self._study.tell(trial, score)
+
+
+def _usable(outcome: Outcome) -> float | None:
+    """The score as the samplers can take it; ``None`` if there is none."""
+    if outcome.score is None or not isfinite(outcome.score):
+        return None
+    return max(-_LARGEST_SCORE, min(outcome.score, _LARGEST_SCORE))

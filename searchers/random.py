@@ -10,10 +10,10 @@ from pydantic import Field
 from searchers import SEARCHERS
 from searchers.base import Params
 from searchers.rounds import Candidate, RoundSearcher
-from searchers.space import SearchSpace
+from searchers.space import SearchSpace, Widths
 
 _LEAST_PREFERENCE = 0.05  # a group drawn at this against one at 1 keeps a twentieth as much: as uneven as plans get
-_DRAWS_PER_TRIAL = 10  # in a small space most draws repeat; after this many the search ends with the plans it has
+_REPETITIONS = 50  # draws in a row that may all repeat before the space counts as used up
 
 
 class RandomParams(Params):
@@ -26,7 +26,8 @@ class RandomParams(Params):
 class Random(RoundSearcher):
     """Control: keep fractions drawn independently for each group, scaled together onto the budget.
 
-    All plans are drawn at once and no plan is tried twice, so a small space may yield fewer than asked for.
+    All plans are drawn at once and no plan is tried twice, nor one of an earlier search, so that a small space may yield fewer
+    than asked for.
     """
 
     Params = RandomParams
@@ -37,19 +38,20 @@ class Random(RoundSearcher):
 
     def __init__(self, space: SearchSpace, params: RandomParams, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
-        wanted = min(params.trials or max_trials, max_trials)
-        generator = random.Random(seed)  # noqa: S311 - a search, not a secret
-        drawn: dict[tuple[int, ...], None] = {}
-        for _ in range(_DRAWS_PER_TRIAL * wanted):
-            preference = [generator.uniform(_LEAST_PREFERENCE, 0.99) for _ in space.groups]  # 1 would spare the group
-            drawn.setdefault(space.project(preference))
-            if len(drawn) == wanted:
-                break
-        self._plans = [Candidate(widths, f"draw {number}") for number, widths in enumerate(drawn, 1)]
+        self._wanted = min(params.trials or max_trials, max_trials)
 
     @property
     def planned_trials(self) -> int:
-        return len(self._plans)
+        return self._wanted
 
     def next_round(self) -> Sequence[Candidate]:
-        return [] if self.outcomes else self._plans
+        generator = random.Random(self.seed)  # noqa: S311 - a search, not a secret
+        drawn: dict[Widths, None] = {}
+        repetitions = 0
+        while not self.asked and len(drawn) < self._wanted and repetitions < _REPETITIONS:
+            preference = [generator.uniform(_LEAST_PREFERENCE, 0.99) for _ in self.space.groups]  # 1 would spare the group
+            widths = self.space.project(preference)
+            repetitions = repetitions + 1 if widths in drawn or widths in self.given else 0
+            if not repetitions:
+                drawn[widths] = None
+        return [Candidate(widths, f"draw {number}") for number, widths in enumerate(drawn, 1)]

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from searchers.base import Done, Outcome, Params, Proposal, Searcher, Training, Wait
+from searchers.base import Done, Given, Outcome, Params, Proposal, Searcher, Training, Wait
 from searchers.space import SearchSpace, Widths
 
 
@@ -24,11 +24,13 @@ class Candidate:
 class RoundSearcher(Searcher):
     """Base of searches in rounds: a subclass says what the next round is, this class asks and tells.
 
-    A candidate is proposed once in a search: where a round repeats one, the known outcome stands.
+    A candidate is proposed once in a search: where a round repeats one, or an earlier search gave it, the known outcome stands.
+    A round is cut off where ``max_trials`` ends.
 
     Attributes:
-        outcomes: what came of all widths tried so far, last if in several ways; complete whenever ``next_round`` is called.
-        numbers: of every candidate asked for, the proposal's, by which it can become a parent.
+        outcomes: what came of all widths tried so far, given ones among them, last if in several ways; complete whenever
+            ``next_round`` is called.
+        numbers: of every candidate asked for or given, the proposal's, by which it can become a parent.
     """
 
     def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
@@ -44,9 +46,21 @@ class RoundSearcher(Searcher):
     def next_round(self) -> Sequence[Candidate]:
         """The candidates of the next round, in the order of asking; none ends the search."""
 
+    @property
+    def asked(self) -> int:
+        """Proposals made so far."""
+        return len(self.numbers) - len(self.given)
+
     def outcome(self, candidate: Candidate) -> Outcome:
         """What came of one that was tried."""
         return self._told[self.numbers[candidate]]
+
+    def give(self, trial: Given) -> None:
+        if self.asked:
+            raise ValueError("a trial was given after the first ask")
+        super().give(trial)
+        self.numbers[Candidate(trial.proposal.widths, trial.proposal.note)] = trial.proposal.id
+        self.outcomes[trial.proposal.widths] = self._told[trial.proposal.id] = trial.outcome
 
     def ask(self) -> Proposal | Wait | Done:
         while not (self._queue or self._pending or self._over):
@@ -64,6 +78,8 @@ class RoundSearcher(Searcher):
         self.outcomes[self._pending.pop(proposal_id)] = self._told[proposal_id] = outcome
 
     def _begin_round(self) -> None:
-        candidates = self.next_round()
+        left = self.max_trials - self.asked
+        candidates = self.next_round() if left else []
         self._over = not candidates
-        self._queue.extend(candidate for candidate in dict.fromkeys(candidates) if candidate not in self.numbers)
+        new = [candidate for candidate in dict.fromkeys(candidates) if candidate not in self.numbers]
+        self._queue.extend(new[:left])

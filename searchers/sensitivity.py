@@ -6,6 +6,7 @@ threshold on monotone curves is that of AIMET's compression-ratio selection and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -38,6 +39,9 @@ class SensitivityParams(Params):
         ge=1,
         description="A group is not probed deeper once its drop is over this many times the damage that, by the curves so "
         "far, the budget asks of every group.",
+    )
+    threshold: float | None = Field(
+        None, gt=0, description="Nor is it once its score is below the dense network's by more than this; by default no limit."
     )
 
     @field_validator("ratios")
@@ -94,23 +98,23 @@ class Sensitivity(RoundSearcher):
 
     def next_round(self) -> Sequence[Candidate]:
         if self._depths:
-            candidates = self._analysis(self._depths.pop(0))
-        elif not self._allocated:
-            candidates = self._allocation()
-        elif self._base is None:
-            candidates = self._reanalysis()
-        else:
-            candidates, self._base = self._strides(self._base), None
-        return candidates[: self.max_trials - len(self.outcomes)]
+            return self._analysis(self._depths.pop(0))
+        if not self._allocated:
+            return self._allocation()
+        if self._base is None:
+            return self._reanalysis()
+        candidates, self._base = self._strides(self._base), None
+        return candidates
 
     def _analysis(self, ratio: float) -> list[Candidate]:
         space, drops = self.space, self._drops()
         curves = damage_curves(space, drops)
         plan = even_damage(space, curves)
         asked = max(curves[group][grid(space, group).index(plan[group])] for group in space.searchable)
+        most = math.inf if self.params.threshold is None else self.params.threshold / self._unit()
         candidates = [Candidate(space.dense, "the dense network")]
         for group in space.searchable:
-            if any(drop > self.params.stop * asked for drop in drops[group].values()):
+            if any(drop > self.params.stop * asked or drop > most for drop in drops[group].values()):
                 continue
             enough = space.largest(space.dense, group, space.budget.limit) or space.least[group]
             width = max(_cut(space, space.dense, group, ratio), enough)
@@ -125,6 +129,11 @@ class Sensitivity(RoundSearcher):
         best = max((score for of_group in known for score in of_group.values()), default=0.0)
         reference = scores.get(self.space.dense, best)
         return [{width: reference - score for width, score in of_group.items()} for of_group in known]
+
+    def _unit(self) -> float:
+        """What ``finite_scores`` divides by."""
+        scores = (outcome.score for outcome in self.outcomes.values())
+        return max((abs(score) for score in scores if score is not None and math.isfinite(score)), default=0.0) or 1.0
 
     def _allocation(self) -> list[Candidate]:
         self._allocated = True

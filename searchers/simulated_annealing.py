@@ -20,9 +20,9 @@ from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
 
 _MOVE_POWER = 0.25  # of the temperature, so that the last moves, a third of the first, still are a channel or more
-_FIRST = 8  # plans that the first temperature is taken from: the fewest whose spread means something
+FIRST = 8
+"""Plans that the first temperature is taken from: the fewest whose spread means something."""
 _LAST_TEMPERATURE = 0.01  # of the first: there, a loss of a twentieth of the first temperature is hardly ever taken
-_LARGEST_MOVE = 0.5  # of a group's dense channels, at the first temperature
 _DRAWS_PER_MOVE = 20  # a chain in a corner of a small space finds little that is new; after this many it rests for a round
 _LEAST_PREFERENCE = 0.05  # a group drawn at this against one at 1 keeps a twentieth as much: as uneven as plans get
 
@@ -31,6 +31,9 @@ class SimulatedAnnealingParams(Params):
     """Simulated annealing's parameters."""
 
     chains: int = Field(2, ge=1, le=64, description="Walks that run in parallel, each from another of the best first plans.")
+    largest_move: float = Field(
+        0.5, gt=0, le=1, description="Share of a group's channels that a move changes at most, at the first temperature."
+    )
 
 
 class _Chain:
@@ -67,8 +70,9 @@ class SimulatedAnnealing(RoundSearcher):
     3. A neighbour that is no worse is taken; one that is worse by Δ is taken with probability exp(−Δ/T), a failed one never.
        T falls geometrically with every proposal, taken or not, to a hundredth of the first at ``max_trials``.
 
-    A neighbour whose score is known is taken or left without a trial. The search ends early only where no chain finds a plan
-    that was not tried. Each chain draws from a generator of its own, and what it does depends on no order of telling.
+    A neighbour whose score is known is taken or left without a trial, and chains may start from an earlier search's plans.
+    The search ends early only where no chain finds a plan that was not tried. Each chain draws from a generator of its own,
+    and what it does depends on no order of telling.
     """
 
     Params = SimulatedAnnealingParams
@@ -79,7 +83,7 @@ class SimulatedAnnealing(RoundSearcher):
         super().__init__(space, params, seed, max_trials)
         draws = random.Random(seed)  # noqa: S311 - a search, not a secret
         preferences = [[0.5] * len(space.groups)]  # the uniform plan: any number below 1, only proportions count
-        preferences += [[draws.uniform(_LEAST_PREFERENCE, 0.99) for _ in space.groups] for _ in range(_FIRST - 1)]
+        preferences += [[draws.uniform(_LEAST_PREFERENCE, 0.99) for _ in space.groups] for _ in range(FIRST - 1)]
         self._first = list(dict.fromkeys(map(space.project, preferences)))[:max_trials]
         self._generators = [random.Random(f"{seed} {chain}") for chain in range(params.chains)]  # noqa: S311
         self._chains: list[_Chain] = []
@@ -89,21 +93,25 @@ class SimulatedAnnealing(RoundSearcher):
         return self.max_trials
 
     def next_round(self) -> Sequence[Candidate]:
-        if not self.outcomes:
-            return [Candidate(widths, f"first plan {number}") for number, widths in enumerate(self._first, 1)]
+        first_round = [Candidate(widths, f"first plan {number}") for number, widths in enumerate(self._first, 1)]
+        if untried := [candidate for candidate in first_round if candidate.widths not in self.outcomes]:
+            return untried
         scores = finite_scores(self.outcomes)
         first = [scores[widths] for widths in self._first if widths in scores]
         hottest = statistics.pstdev(first) * 2 / len(self.space.searchable) if first else 0.0
         if not self._chains:
-            ranked = sorted(self._first, key=lambda widths: -scores.get(widths, -math.inf))
+            earlier = [widths for widths in self.given if self.space.fits(widths)]
+            starts = dict.fromkeys([*self._first, *earlier])
+            ranked = sorted(starts, key=lambda widths: -scores.get(widths, -math.inf))
             self._chains = [_Chain(generator, ranked[k % len(ranked)]) for k, generator in enumerate(self._generators)]
-        left = self.max_trials - len(self.outcomes)
-        share = _LAST_TEMPERATURE ** (1 - left / max(1, self.max_trials - len(self._first)))
+        left = self.max_trials - self.asked
+        walked = self.max_trials - sum(widths not in self.given for widths in self._first)
+        share = _LAST_TEMPERATURE ** (1 - left / max(1, walked))
         for chain in self._chains:
             chain.move(scores, share * hottest)
             self._draw(chain, scores, share, share * hottest)
         asked = [(number, chain.asked) for number, chain in enumerate(self._chains, 1) if chain.asked is not None]
-        return [Candidate(plan, f"chain {number}, at {share:.0%} of the first temperature") for number, plan in asked[:left]]
+        return [Candidate(plan, f"chain {number}, at {share:.0%} of the first temperature") for number, plan in asked]
 
     def _draw(self, chain: _Chain, scores: dict[Widths, float], share: float, temperature: float) -> None:
         """Draws neighbours, walking over those that are known, until one is new."""
@@ -111,7 +119,7 @@ class SimulatedAnnealing(RoundSearcher):
         chain.asked = None
         for _ in range(_DRAWS_PER_MOVE if len(groups) > 1 else 0):
             grow, shrink = chain.generator.sample(groups, 2)
-            size = chain.generator.uniform(0, _LARGEST_MOVE * share**_MOVE_POWER)
+            size = chain.generator.uniform(0, self.params.largest_move * share**_MOVE_POWER)
             chain.asked = exchange(self.space, chain.at, grow, shrink, size)
             if chain.asked is not None and chain.asked not in self.outcomes:
                 return

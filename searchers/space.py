@@ -112,6 +112,7 @@ class SearchSpace:
         self.groups = tuple(groups)
         self.budget = budget
         self._cost_model = cost
+        self._round_to = round_to
         self.dense: Widths = tuple(group.width for group in self.groups)
         self.step: Widths = tuple(_step(group, round_to) for group in self.groups)
         self.least: Widths = tuple(map(_least, self.groups, self.step))
@@ -127,6 +128,17 @@ class SearchSpace:
     def cost(self, widths: Sequence[int]) -> int:
         """What a network of these widths costs, in the budget's metric."""
         return self._cost_model(self.budget.metric, widths)
+
+    def under(self, budget: Budget) -> SearchSpace:
+        """The same groups under another budget; raises ``InvalidInput`` if it is out of reach."""
+        return SearchSpace(self.groups, self._cost_model, budget, self._round_to)
+
+    def holds(self, widths: Sequence[int]) -> bool:
+        """Whether these are widths of this space, whatever they cost."""
+        return len(widths) == len(self.dense) and all(
+            width in range(least, dense + 1, step)
+            for width, least, dense, step in zip(widths, self.least, self.dense, self.step, strict=True)
+        )
 
     def fits(self, widths: Sequence[int]) -> bool:
         """Whether these widths are within the budget."""

@@ -37,4 +37,4 @@ class Uniform(RoundSearcher):
         return len(self._plans)
 
     def next_round(self) -> Sequence[Candidate]:
-        return [] if self.outcomes else self._plans
+        return [plan for plan in self._plans if plan.widths not in self.outcomes]

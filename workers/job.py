@@ -57,9 +57,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     splits = load(data, spec.seed)
     evaluator = Evaluator(model, splits, spec)
     space = make_space(describe_groups(evaluator.coupling), evaluator.coupling.cost, spec)
-    searcher = make_searcher(space, spec)
-    search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, proposal), spec.limits)
-    log.running(min(searcher.planned_trials, spec.limits.max_trials))
+    search = RecordedSearch(make_searcher(space, spec), log, lambda proposal: _plan(evaluator, proposal), spec.limits)
+    log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 
     def tell(proposal_id: int, result: Mapping[str, Any] | None) -> None:

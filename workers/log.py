@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from searchers.base import Asked, Outcome, Proposal, Told
+from searchers.base import Outcome, Proposal, Record
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Artefact:
 class JobLog(Protocol):
     """What a job tells the world, in the order in which it happens."""
 
-    def record(self) -> Sequence[Asked | Told]:
-        """All asks and tells of earlier attempts, in order: what a searcher is rebuilt from."""
+    def record(self) -> Sequence[Record]:
+        """What the search was given and all asks and tells of earlier attempts, in order: what a searcher is rebuilt from."""
 
     def running(self, planned_trials: int) -> None:
         """The search begins; it will take at most this many trials."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from searchers.base import Asked, Done, Outcome, Proposal, Searcher, Told, Wait, replay
+from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, best, replay
 from workers.log import JobLog, Plan, Worker
 from workers.spec import Limits
 
@@ -21,7 +21,8 @@ class RecordedSearch:
         limits: the search ends when a limit is reached; what runs then is still heard.
 
     Attributes:
-        outcomes: what came of each proposal, those of earlier attempts included.
+        proposals: by number, those of earlier attempts and those given by an earlier search included.
+        outcomes: what came of each of them.
     """
 
     def __init__(self, searcher: Searcher, log: JobLog, describe: Callable[[Proposal], Plan], limits: Limits) -> None:
@@ -32,8 +33,13 @@ class RecordedSearch:
         self._deadline = None if limits.max_seconds is None else time.monotonic() + limits.max_seconds
         record = log.record()
         replay(searcher, record)
-        self.proposals = {entry.proposal.id: entry.proposal for entry in record if isinstance(entry, Asked)}
-        self.outcomes = {entry.proposal_id: entry.outcome for entry in record if isinstance(entry, Told)}
+        self.proposals = {entry.proposal.id: entry.proposal for entry in record if not isinstance(entry, Told)}
+        self.outcomes = {
+            entry.proposal_id if isinstance(entry, Told) else entry.proposal.id: entry.outcome
+            for entry in record
+            if not isinstance(entry, Asked)
+        }
+        self._given = sum(isinstance(entry, Given) for entry in record)
         self._lost = [proposal for number, proposal in self.proposals.items() if number not in self.outcomes]
 
     def ask(self) -> Proposal | Wait | Done:
@@ -42,7 +48,7 @@ class RecordedSearch:
             return Done()
         if self._lost:
             return self._lost.pop(0)
-        if len(self.proposals) >= self._max_trials:
+        if len(self.proposals) - self._given >= self._max_trials:
             return Done()
         answer = self._searcher.ask()
         if isinstance(answer, Proposal):
@@ -63,8 +69,8 @@ class RecordedSearch:
 
     def wanted(self, fits: Callable[[tuple[int, ...]], bool]) -> set[int]:
         """The trials whose networks may still be asked for: the best so far, and those that may be named as a parent."""
-        best = self.best(fits)
-        wanted = set() if best is None else {best.id}
+        winner = self.best(fits)
+        wanted = set() if winner is None else {winner.id}
         if self._searcher.names_parents:
             named = max((p.parent for p in self.proposals.values() if p.parent is not None), default=0)
             running = (p.parent or 0 for number, p in self.proposals.items() if number not in self.outcomes)
@@ -72,11 +78,11 @@ class RecordedSearch:
             wanted |= {number for number in self.proposals if number >= oldest}
         return wanted
 
+    @property
+    def planned_trials(self) -> int:
+        """The most trials that there will be, given ones included."""
+        return self._given + min(self._searcher.planned_trials, self._max_trials)
+
     def best(self, fits: Callable[[tuple[int, ...]], bool]) -> Proposal | None:
         """The proposal with the highest score among those whose widths fit the budget; the earlier of equals."""
-        scored = [
-            (outcome.score, -number)
-            for number, outcome in self.outcomes.items()
-            if outcome.score is not None and fits(self.proposals[number].widths)
-        ]
-        return self.proposals[-max(scored)[1]] if scored else None
+        return best(self.proposals, self.outcomes, fits)

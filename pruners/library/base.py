@@ -1,6 +1,7 @@
 """The base of all pruners of the library: a network, what to prune of it, and masks in place.
 
-A one-shot pruner implements ``mask_to``. Schedules call it again and again with growing sparsities.
+A one-shot pruner implements ``mask_to``. Schedules call it again and again with growing sparsities; searches set masks of their
+own and share ``Masked`` with it.
 """
 
 from __future__ import annotations
@@ -20,56 +21,22 @@ from pruners.masking import Masks, keep_masked, masks_of, remask, set_masks
 from pruners.speedup import ModelSpeedup
 
 
-class Pruner(ABC):
-    """Masks the layers that ``config_list`` selects, in place.
+class Masked:
+    """A network that is masked in place, and what can be had of it.
 
     Args:
         model: the network; it is masked itself, not a copy.
-        config_list: see ``pruners.config``.
-        optimizer: what trains the network; masked weights then stay zero behind each of its steps.
 
     Attributes:
         model: the same network.
-        optimizer: the same optimiser.
-        config: what was asked, by layer.
+        layers: by name what has masks, or will have some.
         not_honoured: after ``compact``, by layer why masked channels stayed.
-
-    Raises:
-        InvalidInput: a ``config_list`` that cannot be used.
     """
 
-    supported: ClassVar[tuple[type[nn.Module], ...]]
-    """The layer types that it takes: those of ``op_types: ["default"]``."""
-
-    numbers: ClassVar[Mapping[str, Number]] = SPARSITY
-    """The numbers that entries of its ``config_list`` take."""
-
-    def __init__(self, model: nn.Module, config_list: ConfigList, optimizer: Optimizer | None = None) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.optimizer = optimizer
-        self.config: dict[str, LayerConfig] = parse_config(
-            model, config_list, type(self).__name__, self.supported, self.numbers
-        )
-        self.layers: dict[str, nn.Module] = {name: model.get_submodule(name) for name in self.config}
+        self.layers: dict[str, nn.Module] = {}
         self.not_honoured: dict[str, str] = {}
-        if optimizer is not None:
-            keep_masked(optimizer, self.layers.values())
-
-    def compress(self) -> nn.Module:
-        """Masks each layer to its sparsity and returns the network, which is the same object."""
-        self.mask_to({name: layer.values["sparsity"] for name, layer in self.config.items()})
-        return self.model
-
-    @abstractmethod
-    def mask_to(self, sparsity: Mapping[str, float]) -> None:
-        """Masks to these sparsities, by the weights as they are now.
-
-        What is masked is zero in place and has no other value to come back to, so it goes first whatever its score: masks
-        only grow, and a sparsity below the one reached already changes nothing.
-
-        Args:
-            sparsity: per layer of ``config``, in [0, 1).
-        """
 
     @property
     def masks(self) -> Masks:
@@ -125,6 +92,55 @@ class Pruner(ABC):
     def _require_masks(self) -> None:
         if not self.masks:
             raise InvalidInput("masks", None, "are not set; call compress() first")
+
+
+class Pruner(Masked, ABC):
+    """Masks the layers that ``config_list`` selects, in place.
+
+    Args:
+        model: the network; it is masked itself, not a copy.
+        config_list: see ``pruners.config``.
+        optimizer: what trains the network; masked weights then stay zero behind each of its steps.
+
+    Attributes:
+        optimizer: the same optimiser.
+        config: what was asked, by layer.
+
+    Raises:
+        InvalidInput: a ``config_list`` that cannot be used.
+    """
+
+    supported: ClassVar[tuple[type[nn.Module], ...]]
+    """The layer types that it takes: those of ``op_types: ["default"]``."""
+
+    numbers: ClassVar[Mapping[str, Number]] = SPARSITY
+    """The numbers that entries of its ``config_list`` take."""
+
+    def __init__(self, model: nn.Module, config_list: ConfigList, optimizer: Optimizer | None = None) -> None:
+        super().__init__(model)
+        self.optimizer = optimizer
+        self.config: dict[str, LayerConfig] = parse_config(
+            model, config_list, type(self).__name__, self.supported, self.numbers
+        )
+        self.layers = {name: model.get_submodule(name) for name in self.config}
+        if optimizer is not None:
+            keep_masked(optimizer, self.layers.values())
+
+    def compress(self) -> nn.Module:
+        """Masks each layer to its sparsity and returns the network, which is the same object."""
+        self.mask_to({name: layer.values["sparsity"] for name, layer in self.config.items()})
+        return self.model
+
+    @abstractmethod
+    def mask_to(self, sparsity: Mapping[str, float]) -> None:
+        """Masks to these sparsities, by the weights as they are now.
+
+        What is masked is zero in place and has no other value to come back to, so it goes first whatever its score: masks
+        only grow, and a sparsity below the one reached already changes nothing.
+
+        Args:
+            sparsity: per layer of ``config``, in [0, 1).
+        """
 
     def _set(self, name: str, masks: Mapping[str, Tensor | None]) -> None:
         set_masks(self.layers[name], masks)

@@ -31,6 +31,7 @@ _SUBMIT = """\
   secateur submit net.pt2 --data d.npz --budget params=120000
   secateur submit net.pt2 --data d.npz --budget macs=0.3 \\
       --searcher netadapt --param NAME=VALUE --pruner l1 --final-epochs 5
+  secateur submit net.pt2 --data d.npz --budget macs=0.3 --warm-start JOB
   secateur submit net.pt2 --data d.npz --budget macs=0.3 --watch \\
       --searcher fixed --pruner agp --pruner-param epochs=10
 
@@ -50,6 +51,9 @@ def submit(
     ],
     searcher: Annotated[str | None, Option(help="How to search; see 'secateur searchers'.")] = None,
     param: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="The searcher's parameter; repeatable.")] = None,
+    warm_start: Annotated[
+        str | None, Option(metavar="JOB", help="An earlier job on the same files, whose trials this one starts from.")
+    ] = None,
     pruner: Annotated[str | None, Option(help="How to rank channels; see 'secateur pruners'.")] = None,
     pruner_param: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="The pruner's parameter; repeatable.")] = None,
     max_trials: Annotated[int | None, Option(help="Networks to try at most.")] = None,
@@ -66,7 +70,7 @@ def submit(
     spec = {
         "name": name,
         "budget": parse_budget(budget),
-        "searcher": _given(name=searcher, params=parse_params(param) if param else None),
+        "searcher": _given(name=searcher, params={**parse_params(param or []), **_given(warm_start=warm_start)}),
         "pruner": _given(name=pruner, params=parse_params(pruner_param, "--pruner-param") if pruner_param else None),
         "recovery": _given(final_epochs=final_epochs),
         "limits": _given(max_trials=max_trials, max_concurrent=max_concurrent, max_seconds=max_seconds),

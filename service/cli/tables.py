@@ -90,7 +90,8 @@ def show_inspection(model: Json) -> None:
 def show_plan(plan: Json) -> None:
     """What a job would do."""
     _print(f"{plan['metric']}: {plan['dense']:,} now, at most {plan['limit']:,} wanted, {plan['least']:,} within reach")
-    _print(f"at most {plan['planned_trials']} trials")
+    known = f", {plan['given_trials']} are known from the earlier job" if plan["given_trials"] else ""
+    _print(f"at most {plan['planned_trials']} trials{known}")
 
 
 def show_algorithms(algorithms: Sequence[Json]) -> None:

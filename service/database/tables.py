@@ -112,6 +112,7 @@ class Job(Base):
 class Trial(Base):
     """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own.
 
+    Sequences number the entries of a job's record; a trial that an earlier job gave is one entry, its ask and its tell at once.
     ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it. ``parent`` is the number of
     the trial that this one started from, null for the dense network; ``training`` has ``schedule`` and ``params``, null for a
     bare cut.
@@ -141,6 +142,11 @@ class Trial(Base):
     evaluate_seconds: Mapped[float | None]
     node: Mapped[str | None] = mapped_column(Text)
     pid: Mapped[int | None] = mapped_column(Integer)
+
+    @property
+    def given(self) -> bool:
+        """Whether an earlier job gave it."""
+        return self.told_sequence == self.asked_sequence
 
 
 class Checkpoint(Base):

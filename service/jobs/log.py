@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pruners.errors import SecateurError
-from searchers.base import Asked, Outcome, Proposal, Told, Training
+from searchers.base import Asked, Given, Outcome, Proposal, Record, Told, Training
 from service.database import Database
 from service.database.tables import Checkpoint, Job, Trial, utc_now
 from service.jobs.states import WRITABLE, State, announce, locked, move
@@ -40,14 +40,18 @@ class DatabaseLog(JobLog):
         self._job_id = job_id
         self._attempt = attempt
 
-    def record(self) -> Sequence[Asked | Told]:
+    def record(self) -> Sequence[Record]:
         with self._database.read() as session:
             trials = session.scalars(select(Trial).where(Trial.job_id == self._job_id)).all()
-        entries: list[tuple[int, Asked | Told]] = []
+        entries: list[tuple[int, Record]] = []
         for trial in trials:
-            entries.append((trial.asked_sequence, Asked(_proposal(trial))))
+            proposal = _proposal(trial)
+            outcome = Outcome(trial.score, trial.metric, trial.error)
+            if trial.given:
+                entries.append((trial.asked_sequence, Given(proposal, outcome)))
+                continue
+            entries.append((trial.asked_sequence, Asked(proposal)))
             if trial.told_sequence is not None:
-                outcome = Outcome(trial.score, trial.metric, trial.error)
                 entries.append((trial.told_sequence, Told(trial.number, outcome)))
         return [entry for _, entry in sorted(entries, key=lambda numbered: numbered[0])]
 

@@ -31,12 +31,19 @@ class JobRepository:
             )
         return job
 
-    def add(self, job: Job) -> Job:
-        """Queues a new job; where its ``Idempotency-Key`` has made one meanwhile, that one."""
+    def add(self, job: Job, given: Sequence[Trial] = ()) -> Job:
+        """Queues a new job with the trials that an earlier one gave it.
+
+        Where its ``Idempotency-Key`` has made one meanwhile, that one is returned.
+        """
         try:
             with self._database.write() as session:
+                job.sequence = len(given)
                 session.add(job)
                 session.flush()
+                for trial in given:
+                    trial.job_id = job.id
+                    session.add(trial)
                 announce(session, job, "state", {"state": job.state, "reason": None, "attempt": 0})
         except IntegrityError:
             earlier = job.idempotency_key and self.created_with(job.idempotency_key, job.request_sha256)

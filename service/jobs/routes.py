@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.context import Context, InContext
-from service.database.tables import Job, new_id
+from service.database.tables import Job, Trial, new_id
 from service.datasets.repository import datasets
 from service.jobs import validation
 from service.jobs.bodies import FORM, fingerprint, read_request
@@ -18,6 +19,7 @@ from service.jobs.repository import JobRepository
 from service.jobs.schemas import CheckpointView, EventView, JobRequest, JobView, PlanView, TrialView
 from service.jobs.states import IllegalMove, State
 from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
+from service.jobs.warm_start import earlier_trials
 from service.models.repository import models
 from service.pages import After, Limit, Page
 from service.problems import Conflict, NotFound, TooLarge, WrongMediaType, documented
@@ -87,12 +89,13 @@ async def post_job(
     """Queues a job, as JSON or as a form with the files beside it. Whatever is known to be wrong is refused here."""
     sent = await read_request(request, context)
     if dry_run:
-        plan, _ = await _plan(sent, context)
-        return Response(plan.model_dump_json(), media_type="application/json")
+        planned = await _plan(sent, context)
+        return Response(planned.view.model_dump_json(), media_type="application/json")
     jobs, print_ = JobRepository(context.database), fingerprint(sent)
     job = await run_in_threadpool(jobs.created_with, key, print_) if key else None
     if job is None:
-        job = await run_in_threadpool(jobs.add, await _new_job(sent, context, key, print_))
+        planned = await _plan(sent, context)
+        job = await run_in_threadpool(jobs.add, _new_job(sent, planned, key, print_), planned.given)
         context.dispatcher.wake()
     response.headers["Location"] = f"/jobs/{job.id}"
     return await run_in_threadpool(_view, jobs, job)
@@ -178,28 +181,38 @@ def _view(jobs: JobRepository, job: Job) -> JobView:
     return job_view(job, jobs.trials_of([job]).get(job.id, []), jobs.messages_of([job]).get(job.id))
 
 
-async def _plan(sent: JobRequest, context: Context) -> tuple[PlanView, str]:
-    """The plan and the model's name."""
+@dataclass(frozen=True)
+class _Plan:
+    """What a job would do, the name of its model, and the trials that an earlier job gives it."""
+
+    view: PlanView
+    model_name: str
+    given: list[Trial]
+
+
+async def _plan(sent: JobRequest, context: Context) -> _Plan:
     pruners = await context.catalogue.pruners()
 
-    def check() -> tuple[PlanView, str]:
+    def check() -> _Plan:
         model = models(context.database).get(sent.model)
         dataset = datasets(context.database).get(sent.dataset)
-        return validation.plan(sent.spec(), model.inspection, dataset.inspection, pruners), model.name
+        view = validation.plan(sent.spec(), model.inspection, dataset.inspection, pruners)
+        given = earlier_trials(sent.spec(), model, dataset, JobRepository(context.database))
+        return _Plan(view.model_copy(update={"given_trials": len(given)}), model.name, given)
 
     return await run_in_threadpool(check)
 
 
-async def _new_job(sent: JobRequest, context: Context, key: str | None, request_sha256: str) -> Job:
-    plan, model_name = await _plan(sent, context)
+def _new_job(sent: JobRequest, planned: _Plan, key: str | None, request_sha256: str) -> Job:
+    plan = planned.view
     return Job(
         id=new_id("job"),
-        name=sent.name or model_name,
+        name=sent.name or planned.model_name,
         model_id=sent.model,
         dataset_id=sent.dataset,
         spec=sent.spec().model_dump(),
         budget_limit=plan.limit,
-        planned_trials=plan.planned_trials,
+        planned_trials=plan.given_trials + plan.planned_trials,
         state=State.QUEUED,
         idempotency_key=key,
         request_sha256=request_sha256,

@@ -62,7 +62,8 @@ class PlanView(BaseModel):
     dense: int = Field(description="Cost of the network as it is.")
     limit: int = Field(description="The most that the pruned network may cost.")
     least: int = Field(description="The smallest cost that these layers allow.")
-    planned_trials: int
+    planned_trials: int = Field(description="Of this job's own, at most.")
+    given_trials: int = Field(0, description="Of the earlier job that `searcher.params.warm_start` names.")
     groups: list[PlannedGroup]
 
 
@@ -90,7 +91,7 @@ class Counts(BaseModel):
 class Progress(BaseModel):
     """How far the search is."""
 
-    planned: int = Field(description="Trials that the search will make at most.")
+    planned: int = Field(description="Trials that there will be at most, those of an earlier job included.")
     finished: int
     succeeded: int
     failed: int

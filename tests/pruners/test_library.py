@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import searchers
 from pruners import (
     ActivationAPoZRankFilterPruner,
     FPGMPruner,
@@ -200,3 +201,4 @@ def test_the_snippets_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
         exec(snippet, names)  # noqa: S102  (the document's own code)
     documented = set(re.findall(r"\b\w+Pruner\b", "".join(snippets)))
     assert {pruner.__name__ for pruner in [*BY_WEIGHT, *BY_DATA, SlimPruner, LevelPruner]} <= documented
+    assert {name for name in searchers.__all__ if name.endswith("Pruner")} <= documented

@@ -162,7 +162,18 @@ class _Handler(BaseHTTPRequestHandler):
             digest = hashlib.sha256(self._sent_body).hexdigest()
             self._json(201, {"id": f"{path[1:-1]}-{digest[:8]}", "name": query.get("name"), "sha256": digest})
         elif path == "/jobs" and query.get("dry_run") == "true":
-            self._json(200, {"metric": "macs", "dense": 1000, "limit": 500, "least": 10, "planned_trials": 9, "groups": []})
+            self._json(
+                200,
+                {
+                    "metric": "macs",
+                    "dense": 1000,
+                    "limit": 500,
+                    "least": 10,
+                    "planned_trials": 9,
+                    "given_trials": 2,
+                    "groups": [],
+                },
+            )
         elif path == "/jobs":
             made = self.fake.keys.setdefault(self.headers["idempotency-key"], f"job-{len(self.fake.keys) + 1}")
             self._json(202, job_json("queued", job_id=made))

@@ -91,12 +91,25 @@ def test_submit_sends_what_was_asked_for_and_nothing_else(server: FakeServer, fi
     assert set(job) == {"model", "dataset", "budget"}
     assert job["budget"] == {"metric": "macs", "ratio": 0.5}
 
-    options = ["--searcher", "netadapt", "--param", "steps=3", "--param", "mode=fast", "--pruner", "l2", "--seed", "0"]
+    options = [
+        "--searcher",
+        "netadapt",
+        "--param",
+        "steps=3",
+        "--param",
+        "mode=fast",
+        "--warm-start",
+        "job-7",
+        "--pruner",
+        "l2",
+        "--seed",
+        "0",
+    ]
     limits = ["--max-trials", "9", "--max-concurrent", "1", "--max-seconds", "60", "--final-epochs", "2", "--name", "x"]
     assert submit("--budget", "params=120000", *options, *limits).exit_code == 0
     job = sent_job(server)
     assert job["budget"] == {"metric": "params", "max": 120_000}
-    assert job["searcher"] == {"name": "netadapt", "params": {"steps": 3, "mode": "fast"}}
+    assert job["searcher"] == {"name": "netadapt", "params": {"steps": 3, "mode": "fast", "warm_start": "job-7"}}
     assert job["pruner"] == {"name": "l2"}
     assert job["limits"] == {"max_trials": 9, "max_concurrent": 1, "max_seconds": 60}
     assert job["recovery"] == {"final_epochs": 2}
@@ -136,6 +149,7 @@ def test_what_the_server_refuses_is_shown_as_its_one_sentence(server: FakeServer
 def test_dry_run_shows_the_plan_and_makes_no_job(server: FakeServer, files: Path) -> None:
     shown = submit("--budget", "macs=0.5", "--dry-run", "--watch")
     assert "macs: 1,000 now, at most 500 wanted, 10 within reach" in shown.stdout
+    assert "at most 9 trials, 2 are known from the earlier job" in shown.stdout
     assert not server.keys
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from searchers.base import Asked, Outcome, Proposal, Told
+from searchers.base import Asked, Outcome, Proposal, Record, Told
 from workers.log import Artefact, Measurement, Plan, Worker
 
 
@@ -13,7 +13,7 @@ from workers.log import Artefact, Measurement, Plan, Worker
 class ListLog:
     """Implements ``workers.log.JobLog``."""
 
-    entries: list[Asked | Told] = field(default_factory=list)
+    entries: list[Record] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
     plans: dict[int, Plan] = field(default_factory=dict)
     began: list[int] = field(default_factory=list)
@@ -25,7 +25,7 @@ class ListLog:
     best: Measurement | None = None
     artefacts: dict[str, bytes] = field(default_factory=dict)
 
-    def record(self) -> Sequence[Asked | Told]:
+    def record(self) -> Sequence[Record]:
         return list(self.entries)
 
     def running(self, planned_trials: int) -> None:

@@ -13,6 +13,7 @@ from searchers.base import Searcher
 
 if TYPE_CHECKING:
     from searchers.library.amc import AMCPruner
+    from searchers.library.auto_compress import AutoCompressPruner
     from searchers.library.netadapt import NetAdaptPruner
     from searchers.library.sensitivity import SensitivityPruner
     from searchers.library.simulated_annealing import SimulatedAnnealingPruner
@@ -21,12 +22,13 @@ SEARCHERS: Registry[Searcher] = Registry("searcher", "searchers", skip=("searche
 
 _MODULES = {
     "AMCPruner": "searchers.library.amc",
+    "AutoCompressPruner": "searchers.library.auto_compress",
     "NetAdaptPruner": "searchers.library.netadapt",
     "SensitivityPruner": "searchers.library.sensitivity",
     "SimulatedAnnealingPruner": "searchers.library.simulated_annealing",
 }
 
-__all__ = ["SEARCHERS", "AMCPruner", "NetAdaptPruner", "SensitivityPruner", "SimulatedAnnealingPruner"]
+__all__ = ["SEARCHERS", "AMCPruner", "AutoCompressPruner", "NetAdaptPruner", "SensitivityPruner", "SimulatedAnnealingPruner"]
 
 
 def __getattr__(name: str) -> object:

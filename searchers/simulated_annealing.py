@@ -93,9 +93,10 @@ class SimulatedAnnealing(RoundSearcher):
         return self.max_trials
 
     def next_round(self) -> Sequence[Candidate]:
+        left = self.max_trials - len(self.outcomes) + len(self.given)
         first_round = [Candidate(widths, f"first plan {number}") for number, widths in enumerate(self._first, 1)]
         if untried := [candidate for candidate in first_round if candidate.widths not in self.outcomes]:
-            return untried
+            return untried[:left]
         scores = finite_scores(self.outcomes)
         first = [scores[widths] for widths in self._first if widths in scores]
         hottest = statistics.pstdev(first) * 2 / len(self.space.searchable) if first else 0.0
@@ -104,14 +105,13 @@ class SimulatedAnnealing(RoundSearcher):
             starts = dict.fromkeys([*self._first, *earlier])
             ranked = sorted(starts, key=lambda widths: -scores.get(widths, -math.inf))
             self._chains = [_Chain(generator, ranked[k % len(ranked)]) for k, generator in enumerate(self._generators)]
-        left = self.max_trials - self.asked
         walked = self.max_trials - sum(widths not in self.given for widths in self._first)
         share = _LAST_TEMPERATURE ** (1 - left / max(1, walked))
         for chain in self._chains:
             chain.move(scores, share * hottest)
             self._draw(chain, scores, share, share * hottest)
         asked = [(number, chain.asked) for number, chain in enumerate(self._chains, 1) if chain.asked is not None]
-        return [Candidate(plan, f"chain {number}, at {share:.0%} of the first temperature") for number, plan in asked]
+        return [Candidate(plan, f"chain {number}, at {share:.0%} of the first temperature") for number, plan in asked[:left]]
 
     def _draw(self, chain: _Chain, scores: dict[Widths, float], share: float, temperature: float) -> None:
         """Draws neighbours, walking over those that are known, until one is new."""

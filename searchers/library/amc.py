@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pruners.config import ConfigList, Number
 from pruners.errors import InvalidInput
 from searchers.amc import AMC, AMCParams
-from searchers.base import Outcome, Proposal
+from searchers.base import Outcome
 from searchers.library.base import SearchPruner
 from searchers.library.network import Inputs
 
@@ -136,13 +136,9 @@ class AMCPruner(SearchPruner):
     def compress(self) -> nn.Module:
         """Searches, and returns the network, which is the same object, masked to the best plan."""
         space = self.network.space(self._limit, round_to=self._round_to)
+        searcher = AMC(space, self._params, self._seed, self._trials)
         with self._searching() as dense:
-
-            def run(proposal: Proposal) -> float:
-                self._set(dense, proposal.widths)
-                return self._evaluate(*self._arguments, self.model)
-
-            widths = self._search(AMC(space, self._params, self._seed, self._trials), run).widths
+            widths = self._search(searcher, lambda proposal: self._try(dense, proposal, *self._arguments, self.model)).widths
             self._set(dense, widths)
         return self._finish(widths, self.history.performance(widths), self._limit)
 

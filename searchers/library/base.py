@@ -141,6 +141,11 @@ class SearchPruner(Masked):
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidInput("evaluator", value, "was returned, which is no number; return one float") from error
 
+    def _try(self, state: State, proposal: Proposal, *arguments: Any, **options: Any) -> float:
+        """What the evaluator says of a plan that is masked in the network in this state."""
+        self._set(state, proposal.widths)
+        return self._evaluate(*arguments, **options)
+
     def _set(self, state: State, widths: Widths) -> Kept:
         """Puts the network into a state and masks it; returns what is kept of it."""
         self._restore(state)

@@ -42,6 +42,7 @@ class History:
         self._network = network
         self._folder = folder
         self.trials: list[Trial] = []
+        self._rows: list[dict[str, Any]] = []
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -50,14 +51,15 @@ class History:
         self.trials.append(trial)
         if self._folder is None:
             return
-        rows = [{"trial": number, **self._row(each)} for number, each in enumerate(self.trials)]
-        _replace(self._folder / "search_history.json", json.dumps(rows, indent=1))
-        path = self._folder / "search_history.csv"
-        with path.open("w" if len(rows) == 1 else "a", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[-1]))
-            if len(rows) == 1:
+        row = self._row(trial)
+        self._rows.append(row)
+        _replace(self._folder / "search_history.json", json.dumps(self._rows, indent=1))
+        first = len(self._rows) == 1
+        with (self._folder / "search_history.csv").open("w" if first else "a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if first:
                 writer.writeheader()
-            writer.writerow({**rows[-1], "sparsity": json.dumps(rows[-1]["sparsity"])})
+            writer.writerow({**row, "sparsity": json.dumps(row["sparsity"])})
 
     def performance(self, widths: Widths) -> float:
         """What the evaluator said of a plan when it was tried last."""
@@ -82,6 +84,7 @@ class History:
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         return {
+            "trial": len(self._rows),
             "performance": trial.performance,
             "cost": self._network.cost(trial.widths),
             "note": trial.note,

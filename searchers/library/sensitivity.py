@@ -145,13 +145,8 @@ class SensitivityPruner(SearchPruner):
         for number, (widths, value) in enumerate(known):
             if space.holds(widths):
                 searcher.give(Given(Proposal(number, widths), self._outcome(value)))
-
-        def run(proposal: Proposal) -> float:
-            self._set(start, proposal.widths)
-            return self._evaluate(*arguments, **options)
-
         first = len(self.history.trials)
-        widths = self._search(searcher, run).widths
+        widths = self._search(searcher, lambda proposal: self._try(start, proposal, *arguments, **options)).widths
         found = {**dict(known), **{trial.widths: trial.performance for trial in self.history.trials[first:]}}
         self._records.add(space.dense, found)
         return widths, found[widths]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from pruners.config import ConfigList
 from pruners.errors import InvalidInput
-from searchers.base import Proposal
 from searchers.library.base import SearchPruner
 from searchers.library.network import WEIGHTS, Inputs
 from searchers.simulated_annealing import FIRST, SimulatedAnnealing, SimulatedAnnealingParams
@@ -54,32 +54,41 @@ class SimulatedAnnealingPruner(SearchPruner):
         chains: int = 2,
         seed: int = 0,
     ) -> None:
-        if not 0 < cool_down_rate < 1:
-            raise InvalidInput("cool_down_rate", cool_down_rate, "must be between 0 and 1, both excluded, or it never cools")
-        if not 0 < stop_temperature < start_temperature:
-            problem = f"must be above 0 and below start_temperature, which is {start_temperature:g}"
-            raise InvalidInput("stop_temperature", stop_temperature, problem)
-        if not 0 < perturbation_magnitude <= 1:
-            raise InvalidInput("perturbation_magnitude", perturbation_magnitude, "must be above 0 and at most 1")
-        if chains < 1:
-            raise InvalidInput("chains", chains, "must be 1 or more")
+        self._walks = walks(cool_down_rate, start_temperature, stop_temperature, perturbation_magnitude, chains)
         super().__init__(
             model, config_list, evaluator, base_algo, optimize_mode, experiment_data_dir, dummy_input, metric, seed
         )
         self._limit = self._asked_limit()
-        self._params = SimulatedAnnealingParams(chains=chains, largest_move=perturbation_magnitude)
-        coolings = math.ceil(math.log(stop_temperature / start_temperature) / math.log(cool_down_rate))
-        self._trials = FIRST + coolings * chains
 
     def compress(self) -> nn.Module:
         """Searches, and returns the network, which is the same object, masked to the best plan."""
-        space = self.network.space(self._limit)
+        searcher = SimulatedAnnealing(self.network.space(self._limit), self._walks.params, self._seed, self._walks.trials)
         with self._searching() as dense:
-
-            def run(proposal: Proposal) -> float:
-                self._set(dense, proposal.widths)
-                return self._evaluate()
-
-            widths = self._search(SimulatedAnnealing(space, self._params, self._seed, self._trials), run).widths
+            widths = self._search(searcher, lambda proposal: self._try(dense, proposal)).widths
             self._set(dense, widths)
         return self._finish(widths, self.history.performance(widths), self._limit)
+
+
+@dataclass(frozen=True)
+class Walks:
+    """How to anneal: the machine's parameters, and the trials that the cooling takes."""
+
+    params: SimulatedAnnealingParams
+    trials: int
+
+
+def walks(
+    cool_down_rate: float, start_temperature: float, stop_temperature: float, perturbation_magnitude: float, chains: int
+) -> Walks:
+    """NNI's arguments as the machine takes them; raises ``InvalidInput`` about the first that cannot be used."""
+    if not 0 < cool_down_rate < 1:
+        raise InvalidInput("cool_down_rate", cool_down_rate, "must be between 0 and 1, both excluded, or it never cools")
+    if not 0 < stop_temperature < start_temperature:
+        problem = f"must be above 0 and below start_temperature, which is {start_temperature:g}"
+        raise InvalidInput("stop_temperature", stop_temperature, problem)
+    if not 0 < perturbation_magnitude <= 1:
+        raise InvalidInput("perturbation_magnitude", perturbation_magnitude, "must be above 0 and at most 1")
+    if chains < 1:
+        raise InvalidInput("chains", chains, "must be 1 or more")
+    coolings = math.ceil(math.log(stop_temperature / start_temperature) / math.log(cool_down_rate))
+    return Walks(SimulatedAnnealingParams(chains=chains, largest_move=perturbation_magnitude), FIRST + coolings * chains)

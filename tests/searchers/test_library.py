@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pruners import ModelSpeedup
 from pruners.errors import InvalidInput
-from searchers import AMCPruner, NetAdaptPruner, SensitivityPruner, SimulatedAnnealingPruner
+from searchers import AMCPruner, AutoCompressPruner, NetAdaptPruner, SensitivityPruner, SimulatedAnnealingPruner
 from searchers.library.history import read_probes
 from tests.networks import randomise
 
@@ -383,6 +383,46 @@ def test_the_history_is_on_disk_after_every_trial(tmp_path: Path) -> None:
     assert masks.keys() == pruner.masks.keys()
 
 
+def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, criterion: Callable[..., Tensor], epoch: int) -> None:
+    optimizer.zero_grad()
+    criterion(model.train()(EXAMPLE), REFERENCE.argmax(1)).backward()
+    optimizer.step()
+
+
+def compressing(model: nn.Module, config: Any = CONVOLUTIONS, evaluator: Callable[..., Any] = quality, **more: Any) -> Any:
+    given = {"cool_down_rate": 0.5, "chains": 1, "admm_num_iterations": 1, "admm_training_epochs": 1, **more}
+    given = {"experiment_data_dir": None, "num_iterations": 2, **given}
+    return AutoCompressPruner(model, config, given.pop("tuner", epoch), evaluator, EXAMPLE, **given)
+
+
+def test_auto_compress_removes_in_rounds_what_was_asked(tmp_path: Path) -> None:
+    model = network()
+    before, dense = state(model), weights(model)
+    trained: list[int] = []
+
+    def trainer(model: nn.Module, optimizer: torch.optim.Optimizer, criterion: Callable[..., Tensor], epoch: int) -> None:
+        trained.append(weights(model))
+        optimizer.zero_grad()
+        criterion(model.train()(EXAMPLE), REFERENCE.argmax(1)).backward()
+        optimizer.step()
+
+    pruner = compressing(model, tuner=trainer, admm_training_epochs=3, experiment_data_dir=tmp_path)
+    with pytest.raises(InvalidInput, match=r"^model is not compressed yet; call compress\(\) first\.$"):
+        pruner.export_model(tmp_path / "early.pth")
+    small = pruner.compress()
+    assert same(state(model), before), "the caller's network is theirs"
+    assert weights(small) <= dense // 2
+    assert pruner.network.space(dense // 2).fill(tuple(pruner.history.trials[-1].widths)) == pruner.history.trials[-1].widths
+    first, second = trained[0], trained[3]
+    assert (len(trained), first) == (6, dense)
+    # √½ of the weights are left behind the first round, less one step of a group at most.
+    assert 0.6 * dense < second <= 0.5**0.5 * dense
+    results = [json.loads((tmp_path / f"round_{n}" / "search_result.json").read_text()) for n in (1, 2)]
+    assert [result["cost"] for result in results] == [second, weights(small)]
+    pruner.export_model(tmp_path / "small.pth")
+    assert state(small).keys() == torch.load(tmp_path / "small.pth", weights_only=True).keys()
+
+
 REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (netadapt, {"dummy_input": None}, r"dummy_input is missing; base_algo l1 removes channels"),
     (annealing, {"dummy_input": None, "base_algo": "fpgm"}, r"dummy_input is missing; base_algo fpgm"),
@@ -418,6 +458,9 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     ),
     (sensitivity, {"sparsity_proportion_calc": max}, r"sparsity_proportion_calc is not taken"),
     (sensitivity, {"checkpoint_dir": "a", "experiment_data_dir": "b"}, r"checkpoint_dir 'a' is another name"),
+    (compressing, {"base_algo": "level"}, r"base_algo 'level' must be l1 or l2"),
+    (compressing, {"num_iterations": 0}, r"num_iterations 0 must be 1 or more"),
+    (compressing, {"tuner": "SGD"}, r"trainer 'SGD' is no function"),
     (amc, {"flops_ratio": 1.0}, r"flops_ratio 1\.0 must be between"),
     (amc, {"flops_ratio": 1e-6}, r"flops_ratio 1e-06 is out of reach"),
     (amc, {"config": CONVOLUTIONS}, r"config_list\[0\]\.sparsity is no key of AMCPruner"),

@@ -27,9 +27,10 @@ from rich.table import Table
 from benchmarks.cifar import export_cifar_resnet
 from searchers.base import Done, Proposal
 from workers.data import load
-from workers.evaluator import Evaluator, Pruned
+from workers.evaluator import Evaluator
 from workers.inspection import describe_groups
 from workers.plan import make_searcher, make_space
+from workers.pruned import Pruned
 from workers.spec import JobSpec
 from workers.training import short_tune
 

@@ -4,7 +4,8 @@
 
 ``--data`` and ``--weights`` as in ``benchmarks.cifar``, and so is what the search sees. A run's steps are those that went into
 the winner's weights: a control is searched without training, and the network that it finds is then trained for as many, with
-the same images, batches and loss. One process, one thread, no Ray.
+the same images, batches and loss. ``--final`` steps more are trained in the end, a control's at once with those before.
+One process, one thread, no Ray.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from rich.table import Table
 from benchmarks.cifar import export_cifar_resnet
 from searchers.base import Done, Proposal
 from workers.data import load
-from workers.evaluator import Evaluator, Pruned
+from workers.evaluator import Evaluator
 from workers.inspection import describe_groups
 from workers.plan import make_searcher, make_space
+from workers.pruned import Pruned
 from workers.spec import JobSpec
 from workers.training import short_tune
 
@@ -53,6 +55,7 @@ class Result:
     ratio: float
     macs_ratio: float
     accuracy: float
+    tuned: float
     steps: int
     trials: int
     seconds: float
@@ -76,7 +79,7 @@ COMPARISONS: dict[str, list[Method]] = {
 }
 
 
-def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_trials: int, steps: int) -> Result:
+def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_trials: int, steps: int, final: int) -> Result:
     """One search, and its winner, trained for so many more steps, on the test images."""
     spec = JobSpec.model_validate(
         {
@@ -104,26 +107,34 @@ def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_tr
             best = max(best, (outcome.score, proposal.id, proposal.widths))
     winner = networks[best[1]]
     assert winner is not None
-    if steps:
-        short_tune(evaluator.trainer(winner.network), steps)
-        evaluator.recalibrate(winner.network)
-    accuracy = evaluator.quality(winner.network, splits.test).accuracy
+
+    def trained(more: int) -> float:
+        network = evaluator.restored(winner.state()).network
+        if more:
+            short_tune(evaluator.trainer(network, winner.steps), more)
+            evaluator.recalibrate(network)
+        return evaluator.quality(network, splits.test).accuracy
+
+    accuracy, tuned = trained(steps), trained(steps + final)
     macs = space.cost(best[2]) / space.cost(space.dense)
     seconds = time.perf_counter() - start
-    return Result(method.name, seed, ratio, macs, accuracy, winner.steps + steps, len(networks), seconds)
+    return Result(method.name, seed, ratio, macs, accuracy, tuned, winner.steps + steps, len(networks), seconds)
 
 
 def table(results: Sequence[Result]) -> Table:
     """Mean, least and greatest accuracy over the seeds."""
-    shown = Table("method", "MACs", "steps", "trials", "accuracy", "seconds")
+    shown = Table("method", "MACs", "steps", "accuracy", "with --final more", "trials", "seconds")
     for name in dict.fromkeys(result.method for result in results):
         own = [result for result in results if result.method == name]
-        accuracies = [100 * result.accuracy for result in own]
-        spread = f"{statistics.mean(accuracies):.1f} % ({min(accuracies):.1f}…{max(accuracies):.1f})"
+        spreads = [_spread([r.accuracy for r in own]), _spread([r.tuned for r in own])]
         means = [statistics.mean(values) for values in zip(*((r.steps, r.trials, r.seconds) for r in own), strict=True)]
         macs = statistics.mean(result.macs_ratio for result in own)
-        shown.add_row(name, f"{macs:.4f}", f"{means[0]:.0f}", f"{means[1]:.0f}", spread, f"{means[2]:.0f}")
+        shown.add_row(name, f"{macs:.4f}", f"{means[0]:.0f}", *spreads, f"{means[1]:.0f}", f"{means[2]:.0f}")
     return shown
+
+
+def _spread(shares: Sequence[float]) -> str:
+    return f"{statistics.mean(shares):.1%} ({min(shares):.1%} … {max(shares):.1%})"
 
 
 def main() -> None:
@@ -135,6 +146,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.5, help="of the dense network's MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--max-trials", type=int, default=60, help="of each search")
+    parser.add_argument("--final", type=int, default=200, help="steps of training in the end, for every method")
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -145,7 +157,8 @@ def main() -> None:
         for seed in arguments.seeds:
             for method in (method for name in arguments.compare for method in COMPARISONS[name]):
                 steps = next((r.steps for r in results if r.method == method.against and r.seed == seed), 0)
-                results.append(run(model, arguments.data, method, arguments.ratio, seed, arguments.max_trials, steps))
+                found = run(model, arguments.data, method, arguments.ratio, seed, arguments.max_trials, steps, arguments.final)
+                results.append(found)
                 console.print(asdict(results[-1]))
                 if arguments.output:
                     arguments.output.write_text(json.dumps([asdict(result) for result in results], indent=1))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from pruners.criteria.base import CRITERIA, Calibrated, Criterion
 from pruners.criteria.l2_filter import L2Filter
 from pruners.errors import InvalidInput
 from pruners.graph.check import traced
-from pruners.graph.groups import Coupling, Indices
+from pruners.graph.groups import Coupling
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
@@ -37,6 +36,7 @@ from searchers.base import Outcome, Training
 from workers.data import Split, Splits, as_input
 from workers.inspection import describe_groups
 from workers.plan import check_schedule, refusal, selected_groups
+from workers.pruned import Pruned, State
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
 from workers.training import Trainer, short_tune
@@ -56,33 +56,6 @@ class Quality:
 
     accuracy: float
     divergence: float
-
-
-class State(TypedDict):
-    """A pruned network as tensors and numbers: what is written of it, and sent; see ``Pruned``."""
-
-    keep: list[Tensor]
-    weights: dict[str, Tensor]
-    steps: int
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A network that lost channels.
-
-    Attributes:
-        network: what is left.
-        keep: per prunable group of the dense network, the indices into its classes that were kept.
-        steps: of training that went into its weights, on top of the dense network's.
-    """
-
-    network: fx.GraphModule
-    keep: list[Indices]
-    steps: int = 0
-
-    def state(self) -> State:
-        """The tensors are the network's own."""
-        return State(keep=[torch.from_numpy(kept) for kept in self.keep], weights=self.network.state_dict(), steps=self.steps)
 
 
 @dataclass(frozen=True)

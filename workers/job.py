@@ -20,12 +20,13 @@ from searchers.base import Proposal
 from searchers.space import SearchSpace
 from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.data import Splits, load
-from workers.evaluator import Evaluator, Pruned
+from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
 from workers.inspection import describe_groups
 from workers.log import Artefact, JobLog, Measurement, Plan
 from workers.networks import Networks
 from workers.plan import make_searcher, make_space
+from workers.pruned import Pruned
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec

@@ -14,7 +14,8 @@ import ray
 import torch
 
 from searchers.base import Proposal
-from workers.evaluator import Evaluator, Pruned, State
+from workers.evaluator import Evaluator
+from workers.pruned import Pruned, State
 
 
 class Networks:

@@ -16,7 +16,8 @@ from searchers.base import Outcome, Training
 from searchers.tune import PARENT, TRAINING, WIDTHS
 from workers.background import Background
 from workers.data import Splits
-from workers.evaluator import Evaluator, Pruned, State
+from workers.evaluator import Evaluator
+from workers.pruned import Pruned, State
 from workers.spec import JobSpec
 
 REPORT, TRAINED = "report", "trained"

@@ -11,8 +11,9 @@ import torch
 from searchers.base import Proposal, Training
 from tests.digits import digits
 from workers.data import load
-from workers.evaluator import Evaluator, Pruned
+from workers.evaluator import Evaluator
 from workers.networks import Networks
+from workers.pruned import Pruned
 from workers.spec import JobSpec
 
 STEPS = 5

@@ -1,0 +1,38 @@
+"""What comes of a trial: a network that lost channels, and the same as plain tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor, fx
+
+from pruners.graph.groups import Indices
+
+
+class State(TypedDict):
+    """A pruned network as tensors and numbers: what is written of it, and sent; see ``Pruned``."""
+
+    keep: list[Tensor]
+    weights: dict[str, Tensor]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A network that lost channels.
+
+    Attributes:
+        network: what is left.
+        keep: per prunable group of the dense network, the indices into its classes that were kept.
+        steps: of training that went into its weights, on top of the dense network's.
+    """
+
+    network: fx.GraphModule
+    keep: list[Indices]
+    steps: int = 0
+
+    def state(self) -> State:
+        """The tensors are the network's own."""
+        return State(keep=[torch.from_numpy(kept) for kept in self.keep], weights=self.network.state_dict(), steps=self.steps)

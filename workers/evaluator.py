@@ -18,19 +18,18 @@ from torch.nn import functional
 from pruners.calibration import calibrate
 from pruners.criteria.base import CRITERIA, Calibrated, Criterion
 from pruners.criteria.l2_filter import L2Filter
-from pruners.errors import InvalidInput
 from pruners.graph.check import traced
 from pruners.graph.groups import Indices
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
-from pruners.importance import Scores, choose, group_scores, unscored, watched
+from pruners.importance import Scores, choose, group_scores, watched
 from pruners.masking import remove_masks
 from pruners.recovery.batchnorm import recalibrate_batchnorm
 from searchers.base import Outcome
 from workers.data import Split, Splits, as_input
 from workers.inspection import describe_groups
-from workers.plan import check_schedule, refusal, selected_groups
+from workers.plan import check_schedule, check_scored, refusal
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
 from workers.training import Trainer
@@ -144,12 +143,7 @@ class Evaluator:
     def _score(self, spec: JobSpec) -> list[Scores]:
         """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""
         criterion = make_criterion(spec)
-        selected = selected_groups(describe_groups(self.coupling), spec.pruner.config_list)
-        for group in unscored(self.dense, self.coupling, criterion):
-            if group.name in selected:
-                problem = f"scores BatchNorms, but the channels of {group.name} pass through none; use another pruner"
-                layers = ", ".join(group.layers)
-                raise InvalidInput("pruner.name", spec.pruner.name, f"{problem}, or exclude {layers} in pruner.config_list")
+        check_scored(describe_groups(self.dense, self.coupling), spec)
         if not isinstance(criterion, Calibrated):
             return group_scores(self.dense, self.coupling, criterion)
         train = self._data.train

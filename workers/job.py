@@ -54,7 +54,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) 
     """
     splits = load(data, spec.seed)
     evaluator = Evaluator(model, splits, spec)
-    space = make_space(describe_groups(evaluator.coupling), evaluator.coupling.cost, spec)
+    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec)
     searcher = make_searcher(space, spec)
     search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, proposal), spec.limits)
     log.running(min(searcher.planned_trials, spec.limits.max_trials))

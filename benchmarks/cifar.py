@@ -99,7 +99,7 @@ def run(model: Path, data: Path, searcher: str, ratio: float, seed: int, max_tri
     )
     splits = load(data, seed)
     evaluator = Evaluator(model, splits, spec)
-    space = make_space(describe_groups(evaluator.coupling), evaluator.coupling.cost, spec)
+    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec)
     machine = make_searcher(space, spec)
     start, best, trials = time.perf_counter(), (float("-inf"), space.least), 0
     while not isinstance(proposal := machine.ask(), Done):

@@ -46,6 +46,7 @@ Result = dict[str, Any]
 
 BATCH = 128  # images
 TICKET_BATCH = 60  # Frankle and Carbin's for their fully connected network
+RHO = 0.25  # of ADMM: with a learning rate of 0.01 and a momentum of 0.9, about the most that momentum does not swing on
 ROUNDS = 8  # of the lottery ticket: each takes 18 % of what is left, about the paper's 20 %
 
 
@@ -105,6 +106,7 @@ def admm(weights: Path, images: Path, arguments: argparse.Namespace, seed: int) 
                 arguments.iterations,
                 arguments.epochs,
                 rho=arguments.rho,
+                rho_growth=arguments.rho_growth,
                 base_algo="level",
                 optimizer=sgd(model),
                 on_iteration=lambda _, each: residuals.append(statistics.mean(each.values())),  # noqa: B023  # called at once
@@ -233,10 +235,11 @@ def spread(values: list[float]) -> str:
 
 
 def plot(results: list[Result], path: Path) -> None:
-    """Three panels: accuracies after ADMM and of tickets, a point per seed, and the curves of AGP and Linear."""
+    """Accuracies after ADMM and of tickets, a point per seed, ADMM's residuals, and the curves of AGP and Linear."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    figure, panels = pyplot.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
+    axes = panels.flatten()
     titles = {"admm": "ResNet-20 on CIFAR-10, weights cut", "ticket": "Tickets on handwritten digits"}
     for place, (part, title) in zip(axes, titles.items(), strict=False):
         for index, (name, own) in enumerate(by_arm(results, part).items()):
@@ -249,11 +252,16 @@ def plot(results: list[Result], path: Path) -> None:
         if part == "ticket" and names:
             lowest = min(100 * result["cut"] for own in by_arm(results, part).values() for result in own)
             place.set_ylim(lowest - 2, 100)
+    for result in by_arm(results, "admm").get("ADMM", []):
+        iterations = range(1, len(result["residuals"]) + 1)
+        axes[2].semilogy(iterations, result["residuals"], "o-", markersize=3, label=f"seed {result['seed']}")
+    axes[2].set(title="ADMM's residual ‖W − Z‖ / ‖W‖", xlabel="iteration", ylabel="mean over the layers")
     for name, own in by_arm(results, "agp").items():
         points = [(result["epoch"], 100 * result["sparsity"]) for result in own]
-        axes[2].plot(*zip(*points, strict=True), "o-", markersize=3, label=name)
-    axes[2].set(title="Gradual pruning, epochs 2 to 20", xlabel="epoch", ylabel="masked weights, %")
-    axes[2].legend()
+        axes[3].plot(*zip(*points, strict=True), "o-", markersize=3, label=name)
+    axes[3].set(title="Gradual pruning, epochs 2 to 20", xlabel="epoch", ylabel="masked weights, %")
+    for place in axes[2:]:
+        place.legend()
     figure.savefig(path)
 
 
@@ -267,9 +275,10 @@ def main() -> None:
     parser.add_argument("--sparsity", type=float, default=0.8, help="of admm's convolutions")
     parser.add_argument("--iterations", type=int, default=8, help="of admm")
     parser.add_argument("--epochs", type=int, default=2, help="in each of admm's iterations")
-    parser.add_argument("--images", type=int, default=512, help="that one of admm's epochs sees, drawn anew each time")
+    parser.add_argument("--images", type=int, default=2048, help="that one of admm's epochs sees, drawn anew each time")
     parser.add_argument("--lr", type=float, default=0.01, help="of admm's SGD with momentum 0.9")
-    parser.add_argument("--rho", type=float, default=1.0, help="admm's ρ: with so few steps per iteration it must pull hard")
+    parser.add_argument("--rho", type=float, default=RHO, help="admm's ρ in the first iteration")
+    parser.add_argument("--rho-growth", type=float, default=1.0, help="by which ρ is multiplied behind each iteration")
     parser.add_argument("--ticket-sparsities", nargs="+", type=float, default=[0.8, 0.95])
     parser.add_argument("--ticket-epochs", type=int, default=20, help="of each of ticket's trainings")
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")

@@ -92,7 +92,7 @@ def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_tr
     )
     splits = load(data, seed)
     evaluator = Evaluator(model, splits, spec)
-    space = make_space(describe_groups(evaluator.coupling), evaluator.coupling.cost, spec)
+    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec)
     machine = make_searcher(space, spec)
     start = time.perf_counter()
     networks: list[Pruned | None] = []

@@ -26,6 +26,7 @@ from pruners.criteria.base import (
     channels,
 )
 from pruners.errors import InvalidInput
+from pruners.hooks import Watching
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Inputs ``[n, …]`` and what the loss compares the outputs with, such as labels ``[n]``."""
@@ -35,6 +36,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 class Calibration:
     """Watches layers while somebody's own forward (and backward) passes run, and changes nothing about them.
+
+    A copy of the network is not watched.
 
     Args:
         layers: by any name, the layer to watch; for activations it may be the norm that follows instead.
@@ -85,7 +88,7 @@ class Calibration:
                 values = by_channel(layer, _precise(output.detach()))
                 self._add(name, criterion.observe(values), values.shape[0] * values.shape[2])
 
-            return layer.register_forward_hook(look)
+            return layer.register_forward_hook(Watching(look))
         if isinstance(criterion, GradientCriterion):
             weight = layer.get_parameter("weight")
             if not weight.requires_grad:
@@ -97,7 +100,7 @@ class Calibration:
                     pair = (as_rows(layer, _precise(tensor.detach())) for tensor in (weight, gradient))
                     self._add(name, criterion.observe(*pair), 1)
 
-            handle: RemovableHandle = weight.register_hook(look_back)
+            handle: RemovableHandle = weight.register_hook(Watching(look_back))
             return handle
         problem = f"looks at {criterion.signal.value}, which your own passes do not show; give it calibration batches"
         raise InvalidInput("pruner", type(criterion).__name__, problem)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-ENGINE = 2
+ENGINE = 3
 """Version of what tracing and costs say of a network: raised when either changes, so that what was stored is seen as stale."""
 
 METRICS = ("macs", "params", "size_bytes")

@@ -22,20 +22,19 @@ from torch.nn import functional
 from pruners.calibration import calibrate
 from pruners.criteria.base import CRITERIA, Calibrated, Criterion
 from pruners.criteria.l2_filter import L2Filter
-from pruners.errors import InvalidInput
 from pruners.graph.check import traced
 from pruners.graph.groups import Coupling
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
-from pruners.importance import Scores, choose, group_scores, unscored, watched
+from pruners.importance import Scores, choose, group_scores, watched
 from pruners.masking import remove_masks
 from pruners.recovery.batchnorm import recalibrate_batchnorm
 from pruners.recovery.least_squares import Moments, input_moments, reconstruct
 from searchers.base import Outcome, Training
 from workers.data import Split, Splits, as_input
 from workers.inspection import describe_groups
-from workers.plan import check_schedule, refusal, selected_groups
+from workers.plan import check_schedule, check_scored, refusal
 from workers.pruned import Pruned, State
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
@@ -98,7 +97,7 @@ class Evaluator:
         self.coupling = traced(self.dense)
         whole = Pruned(self.dense, [np.arange(len(group.classes)) for group in self.coupling.prunable])
         if self.schedule is None:
-            self._check_scored()
+            check_scored(describe_groups(self.dense, self.coupling), spec)
         self._dense = self._source_of(whole, self.coupling)
         self._latest = self._dense  # the source that was used last: trials of one parent come together
         self._reference: dict[int, list[Tensor]] = {}  # the dense network's log-probabilities by split
@@ -225,15 +224,6 @@ class Evaluator:
             divergence += float(functional.kl_div(found, reference, reduction="sum", log_target=True))
             correct += int((found.argmax(1) == labels).sum())
         return Quality(correct / len(split), divergence / len(split))
-
-    def _check_scored(self) -> None:
-        spec, criterion = self._spec, make_criterion(self._spec)
-        selected = selected_groups(describe_groups(self.coupling), spec.pruner.config_list)
-        for group in unscored(self.dense, self.coupling, criterion):
-            if group.name in selected:
-                problem = f"scores BatchNorms, but the channels of {group.name} pass through none; use another pruner"
-                layers = ", ".join(group.layers)
-                raise InvalidInput("pruner.name", spec.pruner.name, f"{problem}, or exclude {layers} in pruner.config_list")
 
     def _score(self, network: fx.GraphModule, coupling: Coupling) -> list[Scores]:
         """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""

@@ -22,6 +22,7 @@ from pruners.graph.groups import Coupling
 from pruners.graph.modules import build_module
 from pruners.graph.program import Input, read_program
 from pruners.graph.shapes import infer_shapes
+from pruners.importance import unscored
 from workers import data
 from workers.schedules.base import SCHEDULES, Schedule
 
@@ -33,8 +34,9 @@ def inspect_model(path: Path) -> dict[str, Any]:
         ``engine``: the version of the rules that found the rest;
         ``macs, params, size_bytes, activation_bytes``: what the dense network costs (see ``pruners.cost``);
         ``inputs, outputs``: what it takes and returns (``null`` for a dynamic dim);
-        ``groups, cost``: its groups of coupled channels, checked, with what is frozen and why, and the cost model over those
-        that are not; ``layers``: the layers that produce channels, in the order of execution.
+        ``groups, cost``: its groups of coupled channels, checked, with what is frozen and why and which pruners see nothing
+        of them, and the cost model over those that are not frozen;
+        ``layers``: the layers that produce channels, in the order of execution.
 
     Raises:
         InvalidInput: a file that cannot be read, or a network that jobs cannot score.
@@ -51,7 +53,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
         **{metric: coupling.cost(metric, dense) for metric in ("macs", "params", "size_bytes", "activation_bytes")},
         "inputs": [{"shape": _shape(value), "dtype": str(value.dtype).removeprefix("torch.")} for value in inputs],
         "outputs": [{"shape": [None, *values[1:]]}],
-        "groups": describe_groups(coupling),
+        "groups": describe_groups(module, coupling),
         "layers": _describe_layers(module, coupling),
         "cost": coupling.cost.to_json(),
     }
@@ -78,8 +80,12 @@ def _describe(name: str, pruner: type[Criterion] | type[Schedule], *, schedule: 
     }
 
 
-def describe_groups(coupling: Coupling) -> list[dict[str, Any]]:
-    """Every group as JSON, frozen ones with their reason."""
+def describe_groups(module: fx.GraphModule, coupling: Coupling) -> list[dict[str, Any]]:
+    """Every group as JSON, frozen ones with their reason, the others with the pruners that cannot score them."""
+    blind: dict[str, list[str]] = {}
+    for name in CRITERIA:
+        for group in unscored(module, coupling, CRITERIA[name]()):
+            blind.setdefault(group.name, []).append(name)
     return [
         {
             "name": group.name,
@@ -90,6 +96,7 @@ def describe_groups(coupling: Coupling) -> list[dict[str, Any]]:
             "types": list(group.types),
             "residual": group.residual,
             "frozen_reason": group.frozen_reason,
+            "unscored_by": blind.get(group.name, []),
         }
         for group in coupling.groups
     ]

@@ -57,7 +57,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     torch.set_num_threads(spec.resources.cpus)
     splits = load(data, spec.seed)
     evaluator = Evaluator(model, splits, spec)
-    space = make_space(describe_groups(evaluator.coupling), evaluator.coupling.cost, spec)
+    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec)
     search = RecordedSearch(make_searcher(space, spec), log, lambda proposal: _plan(evaluator, proposal), spec.limits)
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)

@@ -67,6 +67,17 @@ def check_schedule(spec: JobSpec) -> None:
         raise InvalidInput("recovery.least_squares", True, problem)
 
 
+def check_scored(inspection_groups: Sequence[Mapping[str, Any]], spec: JobSpec) -> None:
+    """Refuses a pruner that sees nothing of a group that ``pruner.config_list`` selects, as slim does where no BatchNorm is."""
+    selected = selected_groups(inspection_groups, spec.pruner.config_list)
+    for group in inspection_groups:
+        if group["name"] in selected and spec.pruner.name in group["unscored_by"]:
+            layers = ", ".join(group["layers"])
+            problem = f"sees nothing of the channels of {group['name']}, which pass through no layer that it scores"
+            remedy = f"use another pruner, or exclude {layers} in pruner.config_list"
+            raise InvalidInput("pruner.name", spec.pruner.name, f"{problem}; {remedy}")
+
+
 def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
     """The job's searcher in its initial state.
 

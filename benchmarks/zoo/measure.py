@@ -32,8 +32,8 @@ from pruners.graph.groups import Coupling, Group, Indices
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
+from pruners.graph.silence import silence
 from pruners.graph.trace import trace
-from pruners.mask import mask
 from service.client.export import export_model
 
 TOLERANCE = 1e-5  # relative: float32 sums of thousands of terms in another order
@@ -135,7 +135,7 @@ def _compare_with_masked(
     found["crossing"] = sum(crossing)
     if all(crossing):
         return
-    removed, masked = run(shrink(module, coupling, keep), x), run(mask(module, coupling, keep), x)
+    removed, masked = run(shrink(module, coupling, keep), x), run(silence(module, coupling, keep), x)
     found["difference"] = difference(removed, masked)
     found["change"] = difference(masked, dense)
     if not found["difference"] <= TOLERANCE:

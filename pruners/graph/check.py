@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves
 from pruners.graph.groups import Coupling, Group, Indices
 from pruners.graph.shapes import BATCH
 from pruners.graph.shrink import shrink
+from pruners.graph.silence import silence
 from pruners.graph.trace import trace
-from pruners.mask import mask
 
 TOLERANCE = 1e-4  # relative: right rules stay under 1e-5 in float32 on every network tried, wrong ones give 0.01 and more
 _ROUNDINGS = 8  # in half precision the tolerance is this many times the dtype's own relative error
@@ -71,7 +71,7 @@ class _Check:
         """What is wrong if half of each of these groups goes."""
         keep = [_half(group) if group.name in names else np.arange(len(group.classes)) for group in self._coupling.prunable]
         with torch.inference_mode():
-            expected = mask(self._module, self._coupling, keep)(*self._inputs)
+            expected = silence(self._module, self._coupling, keep)(*self._inputs)
             try:
                 found = shrink(self._module, self._coupling, keep)(*self._inputs)
                 difference = _difference(found, expected)

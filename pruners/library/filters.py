@@ -27,6 +27,7 @@ from pruners.criteria.mean_activation import ActivationMeanRank
 from pruners.criteria.random import Random
 from pruners.criteria.taylorfo import TaylorFOWeight
 from pruners.errors import InvalidInput
+from pruners.hooks import Watching
 from pruners.library.base import Pruner
 from pruners.library.dependency import coupled_sets, kept_together
 from pruners.library.ranking import kept, share
@@ -97,17 +98,16 @@ class CalibratedPruner(FilterPruner):
 
     Without ``calibration``, ``compress`` sets masks of ones and watches the caller's own passes. The first forward pass after
     ``statistics_batch_num`` batches, or the first look at ``masks``, sets the real ones; where several processes train
-    together, every one of them must then come by. Until that moment the network cannot be pickled.
+    together, every one of them must then come by. A copy of the network that is made before keeps the masks of ones.
 
     Args:
         model: the network; it is masked itself, not a copy.
         config_list: see ``pruners.config``.
         optimizer: what trains the network; masked weights then stay zero behind each of its steps.
         statistics_batch_num: how many batches to watch.
-        dependency_aware: as for ``FilterPruner``.
-        dummy_input: as for ``FilterPruner``.
         calibration: batches ``[(inputs, targets), …]`` to look at instead, all of them, at once; a list or a ``DataLoader``.
         loss: of the outputs and the targets of ``calibration``, where gradients are needed.
+        options: ``dependency_aware`` and ``dummy_input``, as for ``FilterPruner``.
 
     Raises:
         InvalidInput: as for ``FilterPruner``, or fewer batches than one.
@@ -121,14 +121,13 @@ class CalibratedPruner(FilterPruner):
         config_list: ConfigList,
         optimizer: Optimizer | None = None,
         statistics_batch_num: int = 1,
-        dependency_aware: bool = False,
-        dummy_input: Inputs | None = None,
         calibration: Iterable[tuple[Tensor, Tensor]] | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
+        **options: Any,
     ) -> None:
         if statistics_batch_num < 1:
             raise InvalidInput("statistics_batch_num", statistics_batch_num, "must be 1 or more")
-        super().__init__(model, config_list, optimizer, dependency_aware, dummy_input)
+        super().__init__(model, config_list, optimizer, **options)
         self._batches = statistics_batch_num
         self._data = calibration
         self._loss = loss
@@ -147,11 +146,7 @@ class CalibratedPruner(FilterPruner):
                 self._set(name, channel_masks(layer, torch.ones(len(as_rows(layer, layer.get_parameter("weight"))))))
         self._wanted = dict(sparsity)
         self._watch = Calibration(self.layers, self.criterion, self._batches)
-
-        def before_forward(*_: Any) -> None:  # no bound method: a copy of the network must not copy the pruner
-            self._settle()
-
-        self._handle = self.model.register_forward_pre_hook(before_forward)
+        self._handle = self.model.register_forward_pre_hook(Watching(lambda *_: self._settle()))
 
     @property
     def masks(self) -> Masks:
@@ -200,20 +195,15 @@ class RandomFilterPruner(FilterPruner):
     """Any channels go: the control for all others.
 
     Args:
-        model, config_list, optimizer, dependency_aware, dummy_input: as for ``FilterPruner``.
+        model, config_list, optimizer: as for ``FilterPruner``.
         seed: of the order in which channels go; the same seed gives the same order.
+        options: ``dependency_aware`` and ``dummy_input``, as for ``FilterPruner``.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        config_list: ConfigList,
-        optimizer: Optimizer | None = None,
-        dependency_aware: bool = False,
-        dummy_input: Inputs | None = None,
-        seed: int = 0,
+        self, model: nn.Module, config_list: ConfigList, optimizer: Optimizer | None = None, seed: int = 0, **options: Any
     ) -> None:
-        super().__init__(model, config_list, optimizer, dependency_aware, dummy_input)
+        super().__init__(model, config_list, optimizer, **options)
         self.criterion = Random(seed)
 
 

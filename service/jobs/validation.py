@@ -14,7 +14,7 @@ from searchers.base import Searcher
 from searchers.space import SearchSpace
 from service.jobs.schemas import PlannedGroup, PlanView
 from service.uploads import stale
-from workers.plan import check_schedule, make_searcher, make_space, selected_groups
+from workers.plan import check_schedule, check_scored, make_searcher, make_space, selected_groups
 from workers.spec import JobSpec, PrunerChoice
 
 
@@ -37,6 +37,7 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
         raise InvalidInput("model", None, "was inspected by another version of Secateur; upload the same file again")
     _check_images(model, data)
     _check_labels(model, data)
+    check_scored(model["groups"], spec)
     cost = CostModel.from_json(model["cost"])
     space = make_space(model["groups"], cost, spec)
     searcher = make_searcher(space, spec)

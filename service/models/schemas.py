@@ -34,6 +34,7 @@ class GroupView(BaseModel):
     types: list[str] = Field(description="Their types, in the same order.")
     residual: bool = Field(description="Whether it is a residual stream.")
     frozen_reason: str | None = Field(description="Why it cannot be pruned; null: it can.")
+    unscored_by: list[str] = Field(description="Pruners that see nothing of it, so that no job of theirs can select it.")
 
 
 class ModelView(BaseModel):
@@ -61,6 +62,7 @@ class ModelView(BaseModel):
                             "types": ["Conv2d"],
                             "residual": False,
                             "frozen_reason": None,
+                            "unscored_by": [],
                         }
                     ],
                     "created_at": "2026-01-31T12:00:00Z",

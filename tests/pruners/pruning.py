@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,3 +95,12 @@ def shrunk_in_two_steps(module: fx.GraphModule, coupling: Coupling, keep: Sequen
     first = [np.sort(np.concatenate([kept, lost[::2]])) for kept, lost in zip(keep, gone, strict=True)]
     then = [np.searchsorted(wide, kept) for wide, kept in zip(first, keep, strict=True)]
     return shrink(shrink(module, coupling, first), coupling.shrunk(first), then)
+
+
+def reloaded(model: nn.Module) -> nn.Module:
+    """The network as a file of ``torch.save`` brings it back."""
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    restored: nn.Module = torch.load(file, weights_only=False)
+    return restored

@@ -15,8 +15,8 @@ from pruners.graph import check, ops
 from pruners.graph.check import relative_difference, traced
 from pruners.graph.groups import Coupling
 from pruners.graph.shrink import shrink
+from pruners.graph.silence import silence
 from pruners.graph.trace import trace
-from pruners.mask import mask
 from tests.exporting import load
 from tests.networks import VGG16BN, CifarResNet, MobileNetV2, SplitJoin, randomise
 from workers.inspection import inspect_model
@@ -70,7 +70,7 @@ def test_a_wrong_rule_freezes_what_it_touches_and_says_so(tmp_path: Path) -> Non
     assert coupling.cost("params", [8, 6]) == sum(parameter.numel() for parameter in module.parameters())
     keep = [np.arange(3), np.arange(2)]
     x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    assert relative_difference(shrink(module, coupling, keep), mask(module, coupling, keep), (x,)) < 1e-5
+    assert relative_difference(shrink(module, coupling, keep), silence(module, coupling, keep), (x,)) < 1e-5
 
 
 @pytest.mark.usefixtures("flip_in_place")

@@ -17,8 +17,8 @@ from pruners.graph.fold import fold
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
+from pruners.graph.silence import silence
 from pruners.graph.trace import trace
-from pruners.mask import mask
 from tests.exporting import count_macs, export, load
 
 TOLERANCE = 1e-5  # relative: float32 sums in another order
@@ -62,7 +62,7 @@ def test_layers_of_computed_weights_lose_channels_like_any_other(tmp_path: Path)
     assert [(group.name, group.width) for group in coupling.prunable] == [("first", 8), ("second", 12)]
     keep = [np.array([0, 3, 5]), np.array([1, 2, 11])]
     small = shrink(module, coupling, keep)
-    assert relative_difference(small, mask(module, coupling, keep), (x,)) <= TOLERANCE
+    assert relative_difference(small, silence(module, coupling, keep), (x,)) <= TOLERANCE
     assert coupling.cost("macs", [3, 3]) == count_macs(small, (3, 8, 8))
 
 

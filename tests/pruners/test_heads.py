@@ -21,9 +21,9 @@ from pruners.criteria.l1_filter import L1Filter
 from pruners.graph.check import relative_difference, traced
 from pruners.graph.groups import Coupling
 from pruners.graph.shrink import shrink
+from pruners.graph.silence import silence
 from pruners.graph.trace import trace
 from pruners.importance import choose, group_scores
-from pruners.mask import mask
 from service.cli.picture import draw
 from tests.exporting import count_macs, load
 from tests.pruners.pruning import shrunk_in_two_steps
@@ -195,7 +195,7 @@ def test_heads_and_their_widths_go_exactly(name: str, tmp_path: Path) -> None:
         assert coupling.cost("params", widths) == sum(parameter.numel() for parameter in small.parameters())
         if number < 6:
             within = beside_norms(coupling, keep)
-            assert relative_difference(shrink(module, coupling, within), mask(module, coupling, within), (x,)) < EXACT
+            assert relative_difference(shrink(module, coupling, within), silence(module, coupling, within), (x,)) < EXACT
             assert relative_difference(shrunk_in_two_steps(module, coupling, keep), small, (x,)) < EXACT
     again = load(small, (TOKENS, 7), tmp_path / "small.pt2")
     assert relative_difference(again, small, (x,)) < EXACT
@@ -225,7 +225,7 @@ def test_heads_that_meet_the_stream_take_its_channels_with_them(tmp_path: Path) 
     keep, widths = random_cut(coupling, "both", 0)
     small = shrink(module, coupling, keep)
     x = torch.randn(3, TOKENS, 7, generator=torch.Generator().manual_seed(1))
-    assert relative_difference(small, mask(module, coupling, keep), (x,)) < EXACT
+    assert relative_difference(small, silence(module, coupling, keep), (x,)) < EXACT
     assert coupling.cost("macs", widths) == count_macs(small, (TOKENS, 7))
 
 
@@ -273,7 +273,7 @@ def test_where_heads_cannot_go_their_widths_still_can(name: str, tmp_path: Path)
     assert coupling.cost("macs", widths) == count_macs(small, (TOKENS, 7))
     within = beside_norms(coupling, keep)
     x = torch.randn(3, TOKENS, 7, generator=torch.Generator().manual_seed(1))
-    assert relative_difference(shrink(module, coupling, within), mask(module, coupling, within), (x,)) < EXACT
+    assert relative_difference(shrink(module, coupling, within), silence(module, coupling, within), (x,)) < EXACT
 
 
 def test_costs_of_crossing_groups(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ from pruners import (
 from pruners.errors import InvalidInput
 from pruners.library.ranking import share
 from tests.networks import CifarResNet, randomise
-from tests.pruners.pruning import BY_DATA, BY_WEIGHT, CHANNELS, Every, batches, gone, make
+from tests.pruners.pruning import BY_DATA, BY_WEIGHT, CHANNELS, Every, batches, gone, make, reloaded
+from tests.pruners.training import Net, data, network
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.99])
@@ -118,6 +120,27 @@ def test_statistics_come_from_the_users_own_passes(pruner: type) -> None:
     assert gone(made, "0") == gone(reference, "0")
     assert len(gone(made, "0")) == 4
     assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("pruner", BY_DATA)
+@pytest.mark.parametrize("copied", [copy.deepcopy, reloaded])
+def test_a_network_can_be_copied_while_statistics_are_gathered(pruner: type, copied: Callable[[nn.Module], Net]) -> None:
+    config, seen = [{"sparsity": 0.5, "op_types": ["Conv2d"]}], data(2)
+    model, other = network().eval(), network().eval()
+    reference = pruner(other, config, calibration=seen)
+    reference.compress()
+    made = pruner(model, config, statistics_batch_num=2)
+    made.compress()
+    another = copied(model)
+    for x, y in seen:  # passes of the copy tell the pruner nothing
+        F.cross_entropy(another(x + 1), y).backward()
+    another(seen[0][0])
+    assert bool((another.conv1.weight_mask == 1).all())
+    for x, y in seen:
+        assert bool((model.conv1.weight_mask == 1).all())
+        F.cross_entropy(model(x), y).backward()
+    assert len(gone(made, "conv1")) == 5
+    assert gone(made, "conv1") == gone(reference, "conv1")
 
 
 def test_looking_at_the_masks_after_the_last_batch_sets_them() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from pruners.masking import channel_masks, keep_masked, masks_of, remove_masks, set_masks
+from tests.pruners.pruning import reloaded
 
 KEEP = torch.tensor([True, False, True, False])
 
@@ -119,14 +119,6 @@ def test_weights_stay_plain_parameters_and_removing_masks_leaves_a_plain_network
     assert not is_masked(model)
 
 
-def _reloaded(model: nn.Module) -> nn.Module:
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    restored: nn.Module = torch.load(file, weights_only=False)
-    return restored
-
-
 def _from_state(model: nn.Module) -> nn.Module:
     other = Plain()
     for layer in (other[0], other[1]):
@@ -139,7 +131,7 @@ def _from_state(model: nn.Module) -> nn.Module:
     "change",
     [
         copy.deepcopy,
-        _reloaded,
+        reloaded,
         _from_state,
         lambda model: model.to(torch.float64).to(torch.float32),
         lambda model: model.to("cpu"),

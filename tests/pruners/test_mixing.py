@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pruners.graph.check import relative_difference, traced
 from pruners.graph.shrink import shrink
-from pruners.mask import mask
+from pruners.graph.silence import silence
 from tests.exporting import count_macs, load
 
 EXACT = 1e-5  # relative: float32 sums of the same few hundred terms in another order
@@ -61,7 +61,7 @@ def test_channels_and_mixed_positions_are_groups_of_their_own(tmp_path: Path) ->
     for _ in range(10):
         keep = [np.sort(random.permutation(g.width)[: random.integers(1, g.width + 1)]) for g in coupling.prunable]
         small = shrink(module, coupling, keep)
-        assert relative_difference(small, mask(module, coupling, keep), (x,)) <= EXACT
+        assert relative_difference(small, silence(module, coupling, keep), (x,)) <= EXACT
         assert coupling.cost("macs", [len(each) for each in keep]) == count_macs(small, (TOKENS, 7))
         assert coupling.cost("params", [len(each) for each in keep]) == sum(p.numel() for p in small.parameters())
 
@@ -73,5 +73,5 @@ def test_channels_pass_by_a_layer_that_no_positions_can_be_taken_from(tmp_path: 
     assert [(group.name, group.width, group.divisor) for group in coupling.prunable] == [("stem", 16, 2)]
     keep = [np.array([0, 2, 3, 7])]
     small = shrink(module, coupling, keep)
-    assert relative_difference(small, mask(module, coupling, keep), (torch.randn(3, TOKENS, 7),)) <= EXACT
+    assert relative_difference(small, silence(module, coupling, keep), (torch.randn(3, TOKENS, 7),)) <= EXACT
     assert coupling.cost("macs", [8]) == count_macs(small, (TOKENS, 7))

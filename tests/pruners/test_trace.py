@@ -17,9 +17,9 @@ from pruners.graph.groups import Coupling
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
+from pruners.graph.silence import silence
 from pruners.graph.trace import trace
 from pruners.importance import choose, group_scores
-from pruners.mask import mask
 from tests.exporting import count_macs, export, load
 from tests.networks import VGG16BN, CifarResNet, MobileNetV2, SplitJoin, randomise
 from tests.pruners.pruning import shrunk_in_two_steps
@@ -56,7 +56,7 @@ def test_masked_equals_removed_and_costs_are_exact(traced: tuple[fx.GraphModule,
     assert coupling.cost("params", widths) == sum(parameter.numel() for parameter in small.parameters())
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed % 2**31))
     with torch.no_grad():
-        removed, masked = small(x), mask(module, coupling, keep)(x)
+        removed, masked = small(x), silence(module, coupling, keep)(x)
     assert float((removed - masked).abs().max() / masked.abs().max()) <= TOLERANCE
     in_two_steps = shrunk_in_two_steps(module, coupling, keep)
     with torch.no_grad():

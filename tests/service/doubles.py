@@ -38,6 +38,13 @@ PRUNERS = [
         "schedule": False,
     },
     {
+        "name": "slim",
+        "description": "By scales.",
+        "reference": "arXiv 1708.06519",
+        "params": {"type": "object", "properties": {}, "additionalProperties": False},
+        "schedule": False,
+    },
+    {
         "name": "agp",
         "description": "Step by step.",
         "reference": "arXiv 1710.01878",
@@ -67,6 +74,7 @@ def group(name: str, width: int, frozen: str | None = None, **other: Any) -> dic
         "types": ["Conv2d"],
         "residual": False,
         "frozen_reason": frozen,
+        "unscored_by": [],
         **other,
     }
 

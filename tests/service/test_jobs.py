@@ -118,7 +118,7 @@ def test_a_form_that_is_incomplete_names_the_part(api: TestClient, files: dict[s
         ("searcher.name", "magic", "searcher.name 'magic' is unknown; use one of "),
         ("searcher.params", {"heat": 3}, "searcher.params.heat 3 is not a known field"),
         ("searcher.params", {"decay": 3}, "searcher.params.decay 3 should be less than or equal to 1."),
-        ("pruner.name", "l7", "pruner.name 'l7' is unknown; use one of agp, apoz, l1."),
+        ("pruner.name", "l7", "pruner.name 'l7' is unknown; use one of agp, apoz, l1, slim."),
         ("pruner.name", "agp", "searcher.name 'netadapt' cannot run agp, a schedule that trains; use searcher fixed"),
         ("pruner.params", {"p": 1}, "pruner.params.p 1 is not a parameter of l1; it takes none."),
         ("pruner", {"name": "apoz", "params": {"images": 0}}, "pruner.params.images 0 is not usable"),
@@ -266,3 +266,17 @@ def test_what_is_not_there_yet(api: TestClient, job_json: dict[str, Any]) -> Non
     assert api.get(f"/jobs/{job}/trials").json() == {"items": [], "next": None}
     assert api.get(f"/jobs/{job}/trials/0").status_code == 404
     assert api.get(f"/jobs/{job}/checkpoint", params={"format": "pickle"}).status_code == 422
+
+
+def test_a_pruner_that_sees_nothing_of_a_selected_group_is_refused_before_the_job_exists(api: TestClient) -> None:
+    bare = group("conv2", 16, unscored_by=["slim"])
+    groups = json.dumps({"groups": [group("conv1", 16), bare, group("fc", 10, frozen="is an output of the network")]})
+    ids = {"model": api.post("/models", content=groups.encode()).json()["id"]}
+    ids["dataset"] = api.post("/datasets", content=b"data").json()["id"]
+    slim = {**ids, "budget": {"ratio": 0.5}, "pruner": {"name": "slim"}}
+    refused = api.post("/jobs", json=slim)
+    assert (refused.status_code, refused.json()["field"]) == (422, "pruner.name")
+    assert "'slim' sees nothing of the channels of conv2, " in refused.json()["detail"]
+    assert api.post("/jobs", json={**slim, "pruner": {"name": "l1"}}).status_code == 202
+    rules = [{"op_types": ["default"]}, {"op_names": ["conv2"], "exclude": True}]
+    assert api.post("/jobs", json={**slim, "pruner": {"name": "slim", "config_list": rules}}).status_code == 202

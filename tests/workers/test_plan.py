@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pruners.cost import CostModel, Linear, Polynomial, Term
 from pruners.errors import InvalidInput
-from workers.plan import make_searcher, make_space, refusal, selected_groups
+from workers.plan import check_scored, make_searcher, make_space, refusal, selected_groups
 from workers.spec import JobSpec, LayerRule
 
 
@@ -23,6 +23,7 @@ def group(name: str, *layers: str, kind: str = "Conv2d", frozen: str | None = No
         "types": [kind] * len(layers),
         "residual": False,
         "frozen_reason": frozen,
+        "unscored_by": ["slim"] if kind == "Linear" else [],
     }
 
 
@@ -67,6 +68,15 @@ def test_groups_that_are_not_selected_keep_their_width() -> None:
     assert space.budget.limit == (8 + 64 + 64) // 2
     searcher = make_searcher(space, spec)
     assert 0 < searcher.planned_trials <= spec.limits.max_trials
+
+
+def test_a_pruner_that_sees_nothing_of_a_selected_group_is_refused() -> None:
+    def spec(rules: list[dict[str, Any]]) -> JobSpec:
+        return JobSpec.model_validate({"budget": {"ratio": 0.5}, "pruner": {"name": "slim", "config_list": rules}})
+
+    check_scored(GROUPS, spec([{"op_types": ["Conv2d"]}]))
+    with pytest.raises(InvalidInput, match=r"^pruner\.name 'slim' sees nothing of the channels of c, .* or exclude c in "):
+        check_scored(GROUPS, spec([{"op_types": ["default"]}]))
 
 
 def test_a_searchers_parameters_are_named_in_full() -> None:

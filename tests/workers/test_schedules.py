@@ -38,7 +38,7 @@ def spec(name: str, params: dict[str, object], searcher: str = "fixed") -> JobSp
 
 
 def planned(evaluator: Evaluator, of: JobSpec) -> tuple[int, ...]:
-    space = make_space(describe_groups(evaluator.coupling), evaluator.coupling.cost, of)
+    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, of)
     widths: tuple[int, ...] = make_searcher(space, of).ask().widths
     return widths
 

@@ -20,8 +20,8 @@ class ADMM(Schedule):
     criterion: Literal["l1", "l2"] = Field("l2", description="The norm by which channels go.")
     iterations: int = Field(3, ge=1, description="How often the pruned copy is renewed.")
     epochs: int = Field(2, ge=1, description="Of training in each iteration.")
-    rho: float = Field(1e-2, gt=0, description="How hard the weights are pulled.")
-    dual_step: float = Field(0.3, gt=0, le=1, description="Of what is left between the two, how much the pull remembers.")
+    rho: float = Field(0.1, gt=0, description="How hard the weights are pulled at first.")
+    rho_growth: float = Field(1.5, ge=1, description="By what rho is multiplied behind each iteration.")
 
     def run(self, task: Task) -> None:
         done = iter(range(self.iterations * self.epochs))
@@ -31,7 +31,7 @@ class ADMM(Schedule):
 
         pruner = ADMMPruner(
             task.module, task.config_list(), train, self.iterations, self.epochs, self.rho, self.criterion,
-            optimizer=task.trainer.optimizer, dual_step=self.dual_step, **task.options,
+            optimizer=task.trainer.optimizer, rho_growth=self.rho_growth, **task.options,
         )  # fmt: skip
         pruner.compress()
         task.silence(pruner.masks)

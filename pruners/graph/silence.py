@@ -1,4 +1,4 @@
-"""Masking: the dense network with some channels silenced, the reference that real removal is checked against."""
+"""Silencing: the dense network with some channels silenced, the reference that real removal is checked against."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from pruners.graph.groups import Coupling, Indices
 
 
-def mask(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) -> fx.GraphModule:
+def silence(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) -> fx.GraphModule:
     """A copy of the network in which removed channels say nothing: zero after their layer and its norm, and read by none.
 
     Sets to zero, at the positions of removed channels, every weight's output and input dim, bias, norm scale, norm shift,
@@ -25,11 +25,11 @@ def mask(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) ->
         keep: per prunable group the indices into ``Group.classes`` that stay.
     """
     kept = coupling.kept(keep)
-    masked = copy.deepcopy(module)
-    tensors: dict[str, Tensor] = {**dict(masked.named_parameters(remove_duplicate=False)), **dict(masked.named_buffers())}
+    silent = copy.deepcopy(module)
+    tensors: dict[str, Tensor] = {**dict(silent.named_parameters(remove_duplicate=False)), **dict(silent.named_buffers())}
     with torch.no_grad():
         for member in coupling.members:
             if not member.tensor.endswith("running_var"):  # of which zero would be no silence but a division by it
                 gone = np.flatnonzero((member.classes >= 0) & ~kept[member.classes])
                 tensors[member.tensor].index_fill_(member.dim, torch.from_numpy(gone), 0.0)
-    return masked
+    return silent

@@ -1,7 +1,8 @@
-"""Hands queued jobs to Ray, one process each, and notices those whose process is gone.
+"""Hands queued jobs to Ray, one process each, and starts another where a job's process is lost.
 
 It keeps nothing in memory that matters: each round starts from the rows and from what Ray says, so it can be killed at
-any moment and go on. A ``starting`` job that Ray does not know was not submitted yet; any other such job is lost.
+any moment and go on. A ``starting`` job that Ray does not know was not submitted yet; any other job whose process Ray does not
+know, or knows to have ended without a result, has lost it: its next attempt goes on from what is on record.
 """
 
 from __future__ import annotations
@@ -194,14 +195,18 @@ class Dispatcher:
         elif found is None and job.state == State.STARTING:
             await self._submit(client, job)
         else:
-            await asyncio.to_thread(self._jobs.end, job.id, job.attempt, _why_gone(found))
+            reason = _why_gone(found)
+            log.warning("job_lost", job=job.id, attempt=job.attempt, reason=reason)
+            again = await asyncio.to_thread(self._jobs.lost, job.id, job.attempt, reason)
+            if again is not None:
+                await self._submit(client, again)
 
     async def _submit(self, client: RayJobs, job: Job) -> None:
         metadata = {"name": job.name, "job_id": job.id}
         try:
             await client.submit(_submission(job), self._ray.command(job), self._ray.environment(), metadata)
         except RayRefused as error:
-            await asyncio.to_thread(self._jobs.end, job.id, job.attempt, str(error))
+            await asyncio.to_thread(self._jobs.refused, job.id, job.attempt, str(error))
         else:
             log.info("job_submitted", job=job.id, attempt=job.attempt)
 
@@ -216,7 +221,7 @@ def _command(python: str, job: Job) -> str:
 
 def _why_gone(found: RayJob | None) -> str:
     if found is None:
-        return "Ray no longer knows the job's process, so its cluster was lost; submit the job again."
+        return "Ray no longer knows the job's process, so its cluster was lost."
     lines = found.message.partition(", last available logs")[0].strip().splitlines()  # a page of them follows
     said = lines[0][:300] if lines else f"it is {found.status.lower()}"
     return f"The job's process ended without a result; Ray says: {said}"

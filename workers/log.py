@@ -75,6 +75,9 @@ class JobLog(Protocol):
     def record(self) -> Sequence[Record]:
         """What the search was given and all asks and tells of earlier attempts, in order: what a searcher is rebuilt from."""
 
+    def seconds_before(self) -> float:
+        """How long ago the job's first attempt began to search; 0 if this is the first."""
+
     def running(self, planned_trials: int) -> None:
         """The search begins; it will take at most this many trials."""
 

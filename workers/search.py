@@ -18,7 +18,7 @@ class RecordedSearch:
         searcher: fresh; it is brought to where ``log.record()`` ends, and proposals without an outcome come first again.
         log: where every ask is written before it is handed out and every outcome before the searcher hears of it.
         describe: a proposal in the user's terms.
-        limits: the search ends when a limit is reached; what runs then is still heard.
+        limits: the search ends when a limit is reached, earlier attempts included; what runs then is still heard.
 
     Attributes:
         proposals: by number, those of earlier attempts and those given by an earlier search included.
@@ -30,7 +30,7 @@ class RecordedSearch:
         self._log = log
         self._describe = describe
         self._max_trials = limits.max_trials
-        self._deadline = None if limits.max_seconds is None else time.monotonic() + limits.max_seconds
+        self._deadline = None if limits.max_seconds is None else time.monotonic() + limits.max_seconds - log.seconds_before()
         record = log.record()
         replay(searcher, record)
         self.proposals = {entry.proposal.id: entry.proposal for entry in record if not isinstance(entry, Told)}

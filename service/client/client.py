@@ -103,6 +103,10 @@ class Client:
         """All trials of a job in the order in which they were proposed."""
         return self._pages(f"{_job_path(job_id)}/trials")
 
+    def events(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """What happened to a job so far, oldest first."""
+        return self._pages(f"{_job_path(job_id)}/events")
+
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Ends a job at once; the job afterwards. Asking twice does no harm."""
         return self._call("POST", f"{_job_path(job_id)}/cancel")

@@ -84,7 +84,7 @@ class Job(Base):
     """A request to prune a model, and how far it has come. Its state changes in ``service.jobs.states`` alone.
 
     ``attempt`` is the fencing token: it grows with each process that is started for the job, and only the newest may
-    write. ``sequence`` numbers the job's asks and tells.
+    write. ``losses`` counts the processes lost since a trial was last told. ``sequence`` numbers the job's asks and tells.
     """
 
     __tablename__ = "jobs"
@@ -99,6 +99,7 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(20), index=True)
     reason: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
+    losses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     sequence: Mapped[int] = mapped_column(Integer, default=0)
     baseline: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     best: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -55,6 +55,11 @@ class DatabaseLog(JobLog):
                 entries.append((trial.told_sequence, Told(trial.number, outcome)))
         return [entry for _, entry in sorted(entries, key=lambda numbered: numbered[0])]
 
+    def seconds_before(self) -> float:
+        with self._database.read() as session:
+            started_at = session.get_one(Job, self._job_id).started_at
+        return 0.0 if started_at is None else max(0.0, (utc_now() - started_at).total_seconds())
+
     def running(self, planned_trials: int) -> None:
         with self._writing() as (session, job):
             move(session, job, State.RUNNING)
@@ -96,6 +101,7 @@ class DatabaseLog(JobLog):
         with self._writing() as (session, job):
             trial = _untold(session, job, proposal_id)
             job.sequence += 1
+            job.losses = 0
             trial.told_sequence = job.sequence
             trial.state = "failed" if outcome.score is None else "succeeded"
             trial.score, trial.metric, trial.error = outcome.score, outcome.metric, outcome.error

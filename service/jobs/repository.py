@@ -10,9 +10,12 @@ from sqlalchemy.exc import IntegrityError
 
 from service.database import Database
 from service.database.tables import Checkpoint, Event, Job, Trial, is_id
-from service.jobs.states import ENDS, LIVE, State, announce, locked, move
+from service.jobs.states import ENDS, LIVE, MOVES, State, announce, locked, move
 from service.pages import newest_first, oldest_first
 from service.problems import KeyReused, NotFound
+
+MOST_LOSSES = 5
+"""Processes that a job may lose in a row without a new result: a machine may go down and up some times, but not for ever."""
 
 
 class JobRepository:
@@ -85,18 +88,40 @@ class JobRepository:
             move(session, job, State.STARTING)
             return job
 
-    def end(self, job_id: str, attempt: int, reason: str) -> None:
-        """The attempt's process is gone: a cancelled job is cancelled, any other one failed for this reason.
+    def lost(self, job_id: str, attempt: int, reason: str) -> Job | None:
+        """The attempt's process is gone: a cancelled job is cancelled, any other one begins its next attempt.
 
-        Does nothing if the job ended by itself or another attempt has begun meanwhile.
+        A job that loses ``MOST_LOSSES`` processes in a row, and has no new result from any of them, fails: what it does kills
+        its process every time.
+
+        Args:
+            job_id: the job's.
+            attempt: whose process it was.
+            reason: one sentence on what became of it.
+
+        Returns:
+            The job, if its next attempt begins; ``None`` if it is over, or another attempt has begun meanwhile.
         """
         with self._database.write() as session:
             job = locked(session, job_id)
             if job.attempt != attempt or job.state not in LIVE:
-                return
+                return None
             if job.state == State.CANCELLING:
                 move(session, job, State.CANCELLED, job.reason)
-            else:
+                return None
+            job.losses += 1
+            if job.losses >= MOST_LOSSES or State.STARTING not in MOVES[State(job.state)]:
+                in_a_row = f" It was the last of {job.losses} in a row without a new result." if job.losses > 1 else ""
+                move(session, job, State.FAILED, reason + in_a_row)
+                return None
+            move(session, job, State.STARTING, f"{reason} Attempt {attempt + 1} goes on from what is on record.")
+            return job
+
+    def refused(self, job_id: str, attempt: int, reason: str) -> None:
+        """Ray will not run the attempt: the job fails for this reason, unless it ended or began another meanwhile."""
+        with self._database.write() as session:
+            job = locked(session, job_id)
+            if job.attempt == attempt and job.state == State.STARTING:
                 move(session, job, State.FAILED, reason)
 
     def cancel(self, job_id: str) -> Job:

@@ -6,7 +6,8 @@
       └── paused ◀── pausing
 
 From every state that is not an end a job may be cancelled, through ``cancelling`` while a process of it may be alive,
-or fail.
+or fail. Where its process is lost while starting, running or finishing, it is ``starting`` again: the next attempt goes on from
+what is on record.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class State(StrEnum):
 
 MOVES: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.STARTING, State.CANCELLED, State.FAILED}),
-    State.STARTING: frozenset({State.RUNNING, State.CANCELLING, State.FAILED}),
-    State.RUNNING: frozenset({State.FINISHING, State.PAUSING, State.STOPPING, State.CANCELLING, State.FAILED}),
+    State.STARTING: frozenset({State.STARTING, State.RUNNING, State.CANCELLING, State.FAILED}),
+    State.RUNNING: frozenset({State.STARTING, State.FINISHING, State.PAUSING, State.STOPPING, State.CANCELLING, State.FAILED}),
     State.PAUSING: frozenset({State.PAUSED, State.FINISHING, State.CANCELLING, State.FAILED}),
     State.PAUSED: frozenset({State.QUEUED, State.CANCELLED, State.FAILED}),
     State.STOPPING: frozenset({State.FINISHING, State.CANCELLING, State.FAILED}),
     State.CANCELLING: frozenset({State.CANCELLED}),
-    State.FINISHING: frozenset({State.SUCCEEDED, State.CANCELLING, State.FAILED}),
+    State.FINISHING: frozenset({State.STARTING, State.SUCCEEDED, State.CANCELLING, State.FAILED}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),
@@ -84,7 +85,7 @@ def move(session: Session, job: Job, to: State, reason: str | None = None) -> No
         session: a write session.
         job: locked in that session.
         to: the new state.
-        reason: one sentence for the job's owner, where a job fails or is cancelled.
+        reason: one sentence for the job's owner, where a job fails, is cancelled, or starts again.
 
     Raises:
         IllegalMove: there is no such move.

@@ -54,7 +54,7 @@ def job(client: Client, files: tuple[Path, Path]) -> dict[str, Any]:
         "limits": {"max_trials": 40},
     }
     job = client.create_job(spec)
-    return {**watch(client, job["id"]), "model": model, "data": data}
+    return {**watch(client, job["id"]), "request": spec, "model": model, "data": data}
 
 
 def test_the_job_succeeds_within_its_budget(job: dict[str, Any], client: Client) -> None:
@@ -72,6 +72,28 @@ def test_the_job_succeeds_within_its_budget(job: dict[str, Any], client: Client)
     assert best["trial"] == max(fitting, key=lambda trial: trial["outcome"]["score"])["number"]
     assert all(trial["worker"]["pid"] > 0 and trial["evaluate_seconds"] > 0 for trial in trials)
     assert job["progress"]["planned"] == job["progress"]["finished"] == len(trials)
+
+
+def test_a_job_whose_process_is_killed_goes_on_as_if_nothing_had_happened(job: dict[str, Any], client: Client) -> None:
+    from service.client.progress import watch
+
+    again = client.create_job({**job["request"], "name": "killed"})
+    finished: list[dict[str, Any]] = []
+    while len(finished) < 3:
+        finished = [trial for trial in client.trials(again["id"]) if trial["state"] == "succeeded"]
+    subprocess.run(["pkill", "-9", "-f", f"service.run_job {again['id']}"], check=True)
+    ended = watch(client, again["id"])
+    assert ended["state"] == "succeeded", ended["reason"]
+    starts = [event["data"] for event in client.events(again["id"]) if event["data"].get("state") == "starting"]
+    assert [start["attempt"] for start in starts] == [1, 2]
+    assert starts[1]["reason"].endswith("Attempt 2 goes on from what is on record.")
+    trials = list(client.trials(again["id"]))
+    assert [trial for trial in trials if trial["number"] in {before["number"] for before in finished}] == finished
+    whole = list(client.trials(job["id"]))
+    assert [(trial["proposal"], trial["outcome"]["score"]) for trial in trials] == [
+        (trial["proposal"], trial["outcome"]["score"]) for trial in whole
+    ]
+    assert ended["best"]["trial"] == job["best"]["trial"]
 
 
 def test_the_checkpoint_opens_with_torch_alone(job: dict[str, Any], client: Client, tmp_path: Path) -> None:

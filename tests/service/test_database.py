@@ -37,11 +37,13 @@ def test_trials_of_the_first_tables_are_kept(database: Database, queued: str) ->
     with database.engine.begin() as connection:
         for later in ("size_bytes", "parent", "training"):
             connection.execute(text(f"ALTER TABLE trials DROP COLUMN {later}"))
+        connection.execute(text("ALTER TABLE jobs DROP COLUMN losses"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     upgrade(database)
     with database.read() as session:
         trial = session.get_one(Trial, (queued, 0))
         assert (trial.macs, trial.size_bytes, trial.parent, trial.training) == (1, None, None, None)
+        assert session.get_one(Job, queued).losses == 0
 
 
 def test_a_folder_with_a_percent_sign_works(tmp_path: Path) -> None:

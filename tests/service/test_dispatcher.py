@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.database import Database
 from service.dispatcher import Dispatcher, LocalRay, RemoteRay
-from service.jobs.repository import JobRepository
+from service.jobs.repository import MOST_LOSSES, JobRepository
 from service.jobs.states import State, locked, move
 from service.ray_jobs import RayJobs, RayUnavailable
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, a_job, make_settings
@@ -65,35 +65,65 @@ def test_jobs_run_first_in_first_out_and_not_too_many(
     order = [queued] + [another(database, queued) for _ in range(3)]
     rounds(database, ray, count=2, most=2)
     assert list(ray.submitted) == [f"{job}-1" for job in order[:2]]
-    jobs.end(order[0], 1, "It ended.")
+    jobs.cancel(order[0])
+    jobs.lost(order[0], 1, "It ended.")
     rounds(database, ray, count=2, most=2)
     assert list(ray.submitted) == [f"{job}-1" for job in order[:3]]
 
 
+def come_to(database: Database, job: str, *states: State) -> None:
+    with database.write() as session:
+        for state in states:
+            move(session, locked(session, job), state)
+
+
 @pytest.mark.parametrize("status", ["FAILED", "STOPPED", "SUCCEEDED"])
-def test_a_process_that_ended_without_a_word_fails_its_job(
-    database: Database, jobs: JobRepository, ray: FakeRay, queued: str, status: str
+@pytest.mark.parametrize(
+    "states", [(), (State.RUNNING,), (State.RUNNING, State.FINISHING)], ids=lambda states: str(len(states))
+)
+def test_a_job_whose_process_ended_without_a_word_starts_again(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str, status: str, states: tuple[State, ...]
 ) -> None:
     rounds(database, ray)
-    with database.write() as session:
-        move(session, locked(session, queued), State.RUNNING)
+    come_to(database, queued, *states)
     ray.statuses[f"{queued}-1"] = status
+    rounds(database, ray, count=2)
+    job = jobs.get(queued)
+    assert (job.state, job.attempt) == (State.STARTING, 2)
+    assert list(ray.submitted) == [f"{queued}-1", f"{queued}-2"]
+    assert job.reason is not None
+    assert "ended without a result" in job.reason
+    assert job.reason.endswith("Attempt 2 goes on from what is on record.")
+    assert "secret" not in job.reason, "the process's log is not the job's reason"
+    come_to(database, queued, State.RUNNING)
+    assert jobs.get(queued).reason is None
+
+
+def test_a_running_job_that_ray_has_lost_starts_again(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    rounds(database, ray)
+    come_to(database, queued, State.RUNNING)
+    ray.statuses.clear()
+    rounds(database, ray)
+    assert jobs.get(queued).state == State.STARTING
+    assert "Ray no longer knows" in (jobs.get(queued).reason or "")
+    assert ray.statuses == {f"{queued}-2": "RUNNING"}
+
+
+def test_a_job_that_kills_its_process_every_time_fails(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    for number in range(1, MOST_LOSSES + 1):
+        rounds(database, ray)
+        assert jobs.get(queued).attempt == number
+        come_to(database, queued, State.RUNNING)
+        ray.statuses[f"{queued}-{number}"] = "FAILED"
     rounds(database, ray)
     job = jobs.get(queued)
     assert job.state == State.FAILED
-    assert job.reason is not None
-    assert "ended without a result" in job.reason
-    assert "secret" not in job.reason, "the process's log is not the job's reason"
-
-
-def test_a_running_job_that_ray_has_lost_fails(database: Database, jobs: JobRepository, ray: FakeRay, queued: str) -> None:
-    rounds(database, ray)
-    with database.write() as session:
-        move(session, locked(session, queued), State.RUNNING)
-    ray.statuses.clear()
-    rounds(database, ray)
-    assert jobs.get(queued).state == State.FAILED
-    assert "Ray no longer knows" in (jobs.get(queued).reason or "")
+    assert (job.reason or "").endswith(f"It was the last of {MOST_LOSSES} in a row without a new result.")
+    assert list(ray.submitted) == [f"{queued}-{number}" for number in range(1, MOST_LOSSES + 1)]
 
 
 def test_a_job_that_was_not_submitted_before_a_crash_is(
@@ -148,8 +178,9 @@ def test_a_cancelled_job_that_ray_does_not_know_is_cancelled(
 
 def test_an_end_that_comes_late_does_not_touch_a_newer_attempt(database: Database, jobs: JobRepository, queued: str) -> None:
     jobs.start(queued)
-    jobs.end(queued, 0, "An older attempt.")
-    assert jobs.get(queued).state == State.STARTING
+    assert jobs.lost(queued, 0, "An older attempt.") is None
+    jobs.refused(queued, 0, "An older attempt.")
+    assert (jobs.get(queued).state, jobs.get(queued).attempt) == (State.STARTING, 1)
 
 
 def test_while_ray_is_away_jobs_wait(database: Database, jobs: JobRepository, ray: FakeRay, queued: str) -> None:

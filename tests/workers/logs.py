@@ -20,6 +20,7 @@ class ListLog:
     workers: list[Worker | None] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     planned: int = 0
+    earlier_seconds: float = 0.0
     trial: int | None = None
     baseline: Measurement | None = None
     best: Measurement | None = None
@@ -27,6 +28,9 @@ class ListLog:
 
     def record(self) -> Sequence[Record]:
         return list(self.entries)
+
+    def seconds_before(self) -> float:
+        return self.earlier_seconds
 
     def running(self, planned_trials: int) -> None:
         self.phases.append("running")

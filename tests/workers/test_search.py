@@ -75,6 +75,16 @@ def test_the_deadline_stops_new_trials_but_hears_running_ones(monkeypatch: pytes
     assert search.outcomes[running.id].score is not None
 
 
+def test_the_time_of_earlier_attempts_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("workers.search.time.monotonic", lambda: now[0])
+    search = RecordedSearch(searcher(), ListLog(earlier_seconds=7), describe, Limits(max_trials=40, max_seconds=10))
+    now[0] = 102.9
+    assert isinstance(search.ask(), Proposal)
+    now[0] = 103.0
+    assert isinstance(search.ask(), Done)
+
+
 def test_lost_workers_and_failures_are_outcomes() -> None:
     log = ListLog()
     search = RecordedSearch(searcher(), log, describe, Limits(max_trials=40))

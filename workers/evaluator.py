@@ -29,7 +29,7 @@ from pruners.recovery.batchnorm import recalibrate_batchnorm
 from searchers.base import Outcome
 from workers.data import Split, Splits, as_input
 from workers.inspection import describe_groups
-from workers.plan import check_schedule, check_scored, refusal
+from workers.plan import check_schedule, check_scored, ranks_globally, refusal
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
 from workers.training import Trainer
@@ -68,6 +68,7 @@ class Evaluator:
 
     Attributes:
         schedule: what trains and prunes at once, if the job's pruner does.
+        scores: otherwise, per prunable group, the importance of each of its classes.
 
     Raises:
         InvalidInput: parameters that the pruner does not take, or a group that it cannot score.
@@ -79,7 +80,7 @@ class Evaluator:
         self.schedule = make_schedule(spec)
         self.dense: fx.GraphModule = build_module(read_program(model))
         self.coupling = traced(self.dense)
-        self._scores = self._score(spec) if self.schedule is None else []
+        self.scores = self._score(spec) if self.schedule is None else []
         self._reference: dict[int, list[Tensor]] = {}  # the dense network's log-probabilities by split
 
     def evaluate(self, widths: Sequence[int]) -> Outcome:
@@ -102,7 +103,7 @@ class Evaluator:
     def prune(self, widths: Sequence[int], report: Callable[[str], None] = lambda _: None) -> Pruned:
         """The network physically shrunk to these widths, its BatchNorm recalibrated on training images."""
         if self.schedule is None:
-            source, keep = self.dense, choose(self.coupling, self._scores, widths)
+            source, keep = self.dense, choose(self.coupling, self.scores, widths)
         else:
             source = self._trained(self.schedule, widths, report)
             # Channels that the schedule masked are zero, so they go first; where it masked fewer, the weakest do.
@@ -144,14 +145,15 @@ class Evaluator:
         """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""
         criterion = make_criterion(spec)
         check_scored(describe_groups(self.dense, self.coupling), spec)
+        together = ranks_globally(spec)
         if not isinstance(criterion, Calibrated):
-            return group_scores(self.dense, self.coupling, criterion)
+            return group_scores(self.dense, self.coupling, criterion, across_groups=together)
         train = self._data.train
         batches = Split(train.x[: criterion.images], train.y[: criterion.images]).batches(_BATCH)
         layers_seen = watched(self.dense, self.coupling, criterion)
         with _threads(spec.resources.cpus):
             statistics = calibrate(self.dense, layers_seen, criterion, batches)
-        return group_scores(self.dense, self.coupling, criterion, statistics)
+        return group_scores(self.dense, self.coupling, criterion, statistics, together)
 
 
 def make_schedule(spec: JobSpec) -> Schedule | None:

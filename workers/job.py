@@ -25,7 +25,7 @@ from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
 from workers.inspection import describe_groups
 from workers.log import Artefact, JobLog, Measurement, Plan
-from workers.plan import make_searcher, make_space
+from workers.plan import make_searcher, make_space, ranks_globally
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
@@ -54,7 +54,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) 
     """
     splits = load(data, spec.seed)
     evaluator = Evaluator(model, splits, spec)
-    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec)
+    scores = [each.tolist() for each in evaluator.scores] if ranks_globally(spec) else None
+    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec, scores)
     searcher = make_searcher(space, spec)
     search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, proposal), spec.limits)
     log.running(min(searcher.planned_trials, spec.limits.max_trials))

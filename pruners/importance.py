@@ -22,7 +22,11 @@ Scores = NDArray[np.float64]
 
 
 def group_scores(
-    module: fx.GraphModule, coupling: Coupling, criterion: Criterion, statistics: Mapping[str, Tensor] | None = None
+    module: fx.GraphModule,
+    coupling: Coupling,
+    criterion: Criterion,
+    statistics: Mapping[str, Tensor] | None = None,
+    across_groups: bool = False,
 ) -> list[Scores]:
     """Importance of every class of each prunable group, ``[classes of the group]`` each.
 
@@ -31,13 +35,16 @@ def group_scores(
         coupling: its groups.
         criterion: scores single layers.
         statistics: what calibrating ``watched`` found, where the criterion needs it.
+        across_groups: whether classes of different groups are to be compared, for which a ``comparable`` criterion's scores
+            stay as they are.
     """
     total = np.zeros(coupling.classes)
     count = np.zeros(coupling.classes)
     for part, member in _scored(module, coupling, criterion):
         found = None if statistics is None else statistics[part]
         scores = criterion.scores(module.get_submodule(part), found).numpy()
-        scores = scores / (scores.mean() or 1.0)  # a layer of zeros scores zero throughout
+        if not (across_groups and criterion.comparable):
+            scores = scores / (scores.mean() or 1.0)  # a layer of zeros scores zero throughout
         labelled = np.flatnonzero(member.classes >= 0)
         rows, columns = coupling.factors[member.classes[labelled]].T
         crossing = rows != columns

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
+from pruners.errors import InvalidInput
 from searchers import SEARCHERS
 from searchers.base import Params
 from searchers.rounds import Candidate, RoundSearcher
@@ -17,6 +19,10 @@ _EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
 class FixedParams(Params):
     """What the plan of ``fixed`` spares."""
 
+    ranking: Literal["uniform", "global"] = Field(
+        "uniform",
+        description="The same keep fraction in every group, or one threshold over the pruner's scores of all channels.",
+    )
     residual: bool = Field(True, description="Prune residual streams too; otherwise they stay whole where the budget allows.")
 
 
@@ -24,7 +30,7 @@ class FixedParams(Params):
 class Fixed(RoundSearcher):
     """One trial: the same keep fraction in every group, reached by the pruner's own schedule (agp, admm, …) if it has one.
 
-    The fraction is the one that uses the budget up. Nothing here is random.
+    The fraction, or with ``ranking: global`` the threshold, is the one that uses the budget up. Nothing here is random.
     """
 
     Params = FixedParams
@@ -33,12 +39,20 @@ class Fixed(RoundSearcher):
 
     def __init__(self, space: SearchSpace, params: FixedParams, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
-        spared = [1.0 if group.residual and not params.residual else _EQUAL for group in space.groups]
-        self._plan = Candidate(space.project(spared), "the same keep fraction in every group")
+        if params.ranking == "global" and not params.residual:
+            problem = "cannot spare residual streams under ranking global; exclude their layers in pruner.config_list instead"
+            raise InvalidInput("searcher.params.residual", params.residual, problem)
 
     @property
     def planned_trials(self) -> int:
         return 1
 
     def next_round(self) -> Sequence[Candidate]:
-        return [] if self._plan.widths in self.outcomes else [self._plan]
+        plan = self._plan()
+        return [] if plan.widths in self.outcomes else [plan]
+
+    def _plan(self) -> Candidate:
+        if self.params.ranking == "global":
+            return Candidate(self.space.ranked(), "one threshold over all channels' scores")
+        spared = [1.0 if group.residual and not self.params.residual else _EQUAL for group in self.space.groups]
+        return Candidate(self.space.project(spared), "the same keep fraction in every group")

@@ -7,7 +7,8 @@ never makes a network cheaper), which is what makes every bisection below right.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
@@ -30,6 +31,8 @@ class Group:
         divisor: channels are removed in multiples of this.
         minimum: channels to keep at least, 1…``width``; equal to ``width`` it keeps the group out of the search.
         residual: whether this is a residual stream, whose pruning does the most damage.
+        scores: importance of what goes together (``divisor`` channels each), comparable between groups, in any order; empty
+            where no network was scored.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Group:
     divisor: int = 1
     minimum: int = 1
     residual: bool = False
+    scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.divisor < 1 or self.width % self.divisor or not 1 <= self.minimum <= self.width:
@@ -185,14 +189,46 @@ class SearchSpace:
             else:
                 high = middle
         ideal = unrounded(low)
-        return self._restore(self._rounded_down(ideal), ideal)
+        return self._restore(self._rounded_down(ideal), lambda i, width: (width - ideal[i]) / self.dense[i])
+
+    def ranked(self) -> Widths:
+        """The widths that use the budget up when all channels of all groups are ranked by ``Group.scores`` together.
+
+        The lowest threshold that fits is found by bisection: channels at or above it stay, and every group keeps its least.
+        Then single steps go back, the one with the highest mean score first; no group has room for one more.
+
+        Raises:
+            ValueError: a searchable group without a score for each of its classes.
+        """
+        order: dict[int, list[float]] = {}
+        for i in self.searchable:
+            order[i] = sorted(self.groups[i].scores, reverse=True)
+            if len(order[i]) * self.groups[i].divisor != self.dense[i]:
+                raise ValueError(f"{self.groups[i].name} has {len(order[i])} scores for {self.dense[i]} channels")
+
+        def widths(threshold: float) -> Widths:
+            kept = list(self.dense)
+            for i, scores in order.items():
+                above = bisect_right(scores, -threshold, key=lambda score: -score) * self.groups[i].divisor
+                kept[i] = max(above // self.step[i] * self.step[i], self.least[i])
+            return tuple(kept)
+
+        def next_step(i: int, width: int) -> float:
+            divisor = self.groups[i].divisor
+            gained = order[i][width // divisor : (width + self.step[i]) // divisor]
+            return -sum(gained) / len(gained)
+
+        thresholds = sorted({score for scores in order.values() for score in scores}, reverse=True)
+        fitting = bisect_left(thresholds, True, key=lambda threshold: not self.fits(widths(threshold)))
+        start = widths(thresholds[fitting - 1]) if fitting else self._rounded_down(self.least)
+        return self._restore(start, next_step)
 
     def fill(self, widths: Sequence[int]) -> Widths:
         """Gives back single steps while they fit, first to the group with the lowest keep fraction.
 
         Widths over the budget come back as they are.
         """
-        return self._restore(widths, [0.0] * len(self.groups))
+        return self._restore(widths, lambda i, width: width / self.dense[i])
 
     def largest(self, widths: Sequence[int], group: int, limit: int) -> int | None:
         """The largest width of one group, at most its present one, with which the network costs at most ``limit``.
@@ -219,15 +255,12 @@ class SearchSpace:
     def _rounded_down(self, ideal: Sequence[float]) -> Widths:
         return tuple(int(width // step) * step for width, step in zip(ideal, self.step, strict=True))
 
-    def _restore(self, widths: Sequence[int], ideal: Sequence[float]) -> Widths:
+    def _restore(self, widths: Sequence[int], order: Callable[[int, int], float]) -> Widths:
+        """Gives single steps back while they fit, first where ``order`` of a group and its width is lowest."""
         restored = list(widths)
-
-        def excess(i: int) -> float:
-            return (restored[i] - ideal[i]) / self.dense[i]
-
         growing = [i for i in self.searchable if restored[i] < self.dense[i]]
         while growing:
-            i = min(growing, key=excess)  # the first of equals
+            i = min(growing, key=lambda i: order(i, restored[i]))  # the first of equals
             restored[i] += self.step[i]
             if not self.fits(restored):
                 restored[i] -= self.step[i]

@@ -34,7 +34,7 @@ from pruners.recovery.least_squares import Moments, input_moments, reconstruct
 from searchers.base import Outcome, Training
 from workers.data import Split, Splits, as_input
 from workers.inspection import describe_groups
-from workers.plan import check_schedule, check_scored, refusal
+from workers.plan import check_schedule, check_scored, ranks_globally, refusal
 from workers.pruned import Pruned, State
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
@@ -84,6 +84,7 @@ class Evaluator:
 
     Attributes:
         schedule: what trains and prunes at once, if the job's pruner does.
+        scores: otherwise, per prunable group, the importance of each of its classes.
 
     Raises:
         InvalidInput: parameters that the pruner does not take, or a group that it cannot score.
@@ -101,6 +102,11 @@ class Evaluator:
         self._dense = self._source_of(whole, self.coupling)
         self._latest = self._dense  # the source that was used last: trials of one parent come together
         self._reference: dict[int, list[Tensor]] = {}  # the dense network's log-probabilities by split
+
+    @property
+    def scores(self) -> list[Scores]:
+        """How important the dense network's channels are; none where a schedule decides."""
+        return self._dense.scores
 
     def evaluate(self, widths: Sequence[int]) -> Outcome:
         """The plan's score (−KL) and accuracy on the search images; whatever goes wrong is the plan's own failure."""
@@ -227,15 +233,15 @@ class Evaluator:
 
     def _score(self, network: fx.GraphModule, coupling: Coupling) -> list[Scores]:
         """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""
-        criterion = make_criterion(self._spec)
+        criterion, together = make_criterion(self._spec), ranks_globally(self._spec)
         if not isinstance(criterion, Calibrated):
-            return group_scores(network, coupling, criterion)
+            return group_scores(network, coupling, criterion, across_groups=together)
         train = self._data.train
         batches = Split(train.x[: criterion.images], train.y[: criterion.images]).batches(_BATCH)
         layers_seen = watched(network, coupling, criterion)
         with _threads(self._spec.resources.cpus):
             statistics = calibrate(network, layers_seen, criterion, batches)
-        return group_scores(network, coupling, criterion, statistics)
+        return group_scores(network, coupling, criterion, statistics, across_groups=together)
 
 
 def make_schedule(spec: JobSpec) -> Schedule | None:

@@ -25,7 +25,7 @@ from workers.export import export_all, export_pt2
 from workers.inspection import describe_groups
 from workers.log import Artefact, JobLog, Measurement, Plan
 from workers.networks import Networks
-from workers.plan import make_searcher, make_space
+from workers.plan import make_searcher, make_space, ranks_globally
 from workers.pruned import Pruned
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
@@ -57,7 +57,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     torch.set_num_threads(spec.resources.cpus)
     splits = load(data, spec.seed)
     evaluator = Evaluator(model, splits, spec)
-    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec)
+    scores = [each.tolist() for each in evaluator.scores] if ranks_globally(spec) else None
+    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec, scores)
     search = RecordedSearch(make_searcher(space, spec), log, lambda proposal: _plan(evaluator, proposal), spec.limits)
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)

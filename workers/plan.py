@@ -25,19 +25,26 @@ EVERY_TYPE = "default"
 """In ``op_types``: every layer type (NNI's word for it)."""
 
 
-def make_space(inspection_groups: Sequence[Mapping[str, Any]], cost: CostModel, spec: JobSpec) -> SearchSpace:
+def make_space(
+    inspection_groups: Sequence[Mapping[str, Any]],
+    cost: CostModel,
+    spec: JobSpec,
+    scores: Sequence[Sequence[float]] | None = None,
+) -> SearchSpace:
     """What a job searches over.
 
     Args:
         inspection_groups: ``groups`` of ``workers.inspection.inspect_model``, frozen ones included.
         cost: over the groups whose ``frozen_reason`` is null, in order.
         spec: the job's; ``pruner.config_list`` selects layers, and a group varies only if all its layers are selected.
+        scores: per such group, of each of its classes, for a search that ranks them together; ``None`` before there are any.
 
     Raises:
         InvalidInput: a rule names what the model does not have or cannot prune, no group is selected, or the budget is
             out of reach.
     """
     selected = selected_groups(inspection_groups, spec.pruner.config_list)
+    free = [group for group in inspection_groups if group["frozen_reason"] is None]
     groups = [
         Group(
             name=group["name"],
@@ -45,9 +52,9 @@ def make_space(inspection_groups: Sequence[Mapping[str, Any]], cost: CostModel, 
             divisor=group["divisor"],
             minimum=group["minimum"] if group["name"] in selected else group["width"],
             residual=group["residual"],
+            scores=tuple(importance),
         )
-        for group in inspection_groups
-        if group["frozen_reason"] is None
+        for group, importance in zip(free, scores or [()] * len(free), strict=True)
     ]
     dense = cost(spec.budget.metric, [group.width for group in groups])
     budget = Budget.of(spec.budget.metric, dense, ratio=spec.budget.ratio, maximum=spec.budget.max)
@@ -65,6 +72,14 @@ def check_schedule(spec: JobSpec) -> None:
     if spec.recovery.least_squares:
         problem = f"finds nothing to make up for behind {spec.pruner.name}, which has silenced what goes; leave it out"
         raise InvalidInput("recovery.least_squares", True, problem)
+    if ranks_globally(spec):
+        problem = f"needs scores before anything is trained, which {spec.pruner.name} has not; use uniform, or another pruner"
+        raise InvalidInput("searcher.params.ranking", "global", problem)
+
+
+def ranks_globally(spec: JobSpec) -> bool:
+    """Whether the job ranks the channels of all groups together."""
+    return spec.searcher.name == RUNS_SCHEDULES and spec.searcher.params.get("ranking") == "global"
 
 
 def check_scored(inspection_groups: Sequence[Mapping[str, Any]], spec: JobSpec) -> None:

@@ -52,6 +52,9 @@ class Criterion(ABC):
 
     signal: ClassVar[Signal] = Signal.WEIGHT
 
+    comparable: ClassVar[bool] = False
+    """Whether its scores of different layers are on one scale; others are divided by their mean over the layer for that."""
+
     scored: ClassVar[tuple[type[nn.Module], ...]] = LAYERS
     """The types of the layers that it scores."""
 

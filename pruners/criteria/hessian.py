@@ -16,6 +16,7 @@ class Hessian(CurvatureCriterion):
     """Hessian: channels whose filters lie where the loss is flat, weighed by their norm, go first; takes minutes."""
 
     reference: ClassVar[str] = "Yu et al., Hessian-Aware Pruning and Optimal Neural Implant, arXiv 2101.08940"
+    comparable: ClassVar[bool] = True
 
     def scores(self, layer: nn.Module, statistics: Tensor | None = None) -> Tensor:
         """½ · |trace(H)|/n · ‖w‖² of a filter's n weights: how much the loss changes, be it up or down."""

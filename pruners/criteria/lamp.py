@@ -17,6 +17,7 @@ class LAMP(Criterion):
     """LAMP: channels whose norm is smallest among those that would outlive them go first; made to rank all layers at once."""
 
     reference: ClassVar[str] = "Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning, arXiv 2010.07611"
+    comparable: ClassVar[bool] = True
 
     def scores(self, layer: nn.Module, statistics: Tensor | None = None) -> Tensor:
         """‖F_i‖² / Σ ‖F_j‖² over the filters j at least as large, 0…1: the paper's score with filters for weights.

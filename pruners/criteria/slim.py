@@ -17,6 +17,7 @@ class Slim(Criterion):
     """Slim: channels that their BatchNorm scales least go first; trust it after training with a penalty on the scales."""
 
     reference: ClassVar[str] = "Liu et al., Learning Efficient CNNs through Network Slimming, arXiv 1708.06519"
+    comparable: ClassVar[bool] = True
     scored: ClassVar[tuple[type[nn.Module], ...]] = NORMS
 
     def scores(self, layer: nn.Module, statistics: Tensor | None = None) -> Tensor:

@@ -16,6 +16,7 @@ class TaylorFOWeight(GradientCriterion):
     """TaylorFOWeight: channels whose weights change the loss least to first order, weight by weight, go first."""
 
     reference: ClassVar[str] = "Molchanov et al., Importance Estimation for Neural Network Pruning, arXiv 1906.10771"
+    comparable: ClassVar[bool] = True
 
     def scores(self, layer: nn.Module, statistics: Tensor | None = None) -> Tensor:
         """The mean over batches of Σ (g·w)² over a filter's weights: squared per weight, not the square of the filter's sum."""

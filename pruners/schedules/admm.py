@@ -153,32 +153,23 @@ class ADMMPruner(Schedule):
         return self.pruner.compress()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that ``load_state_dict`` needs to go on after the last whole iteration: the network and the optimiser too.
+        """As ``Schedule.state_dict``, behind the last whole iteration; for ``on_iteration``.
 
-        For ``on_iteration``; once masked, a network is saved by ``export_model``. What the trainer keeps to itself, such as a
-        random order of the data, is not in it. The tensors are not copies.
+        Once masked, a network is saved by ``export_model``.
         """
         return {
+            **super().state_dict(),
             "Z": dict(self.Z),
             "U": dict(self.U),
             "last": dict(self._last),
             "rho": self.rho,
             "history": [dict(residuals) for residuals in self.history],
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what ``state_dict`` gave; ``compress`` then runs the iterations that are left.
-
-        Raises:
-            InvalidInput: a state of other layers.
-        """
+        """As ``Schedule.load_state_dict``; ``compress`` then runs the iterations that are left."""
+        super().load_state_dict(state)
         weights = self._weights()
-        if state["Z"] and set(state["Z"]) != set(weights):
-            raise InvalidInput("state", sorted(state["Z"]), f"is not of the layers {sorted(weights)}; use the same config_list")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would keep the very tensors
         self.Z = {name: z.to(weights[name], copy=True) for name, z in state["Z"].items()}
         self.U = {name: u.to(weights[name], copy=True) for name, u in state["U"].items()}
         self._last = {name: (d.to(weights[name]), e.to(weights[name])) for name, (d, e) in state["last"].items()}

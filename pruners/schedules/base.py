@@ -5,6 +5,7 @@ The one-shot pruner decides which channels or weights go; the schedule decides w
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from pruners.library.filters import (
 )
 from pruners.library.level import LevelPruner
 from pruners.library.slim import SlimPruner
-from pruners.masking import Masks
+from pruners.masking import PARTS, Masks, set_masks
 
 ONE_SHOT: Mapping[str, type[Pruner]] = {
     "level": LevelPruner,
@@ -102,6 +103,34 @@ class Schedule:
     def update_epoch(self, epoch: int) -> None:
         """To be called before each epoch of training, counted from 0."""
         self.pruner.update_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that ``load_state_dict`` needs to go on from here: the network with its masks, the optimiser, and the schedule.
+
+        What the caller keeps (learning rate schedulers, a random order of the data) is not in it. The tensors are not copies.
+        """
+        return {
+            "layers": sorted(self.config),
+            "model": self.model.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what ``state_dict`` gave, into a schedule made with the same arguments; do not call ``compress`` before.
+
+        Raises:
+            InvalidInput: a state of other layers.
+        """
+        if state["layers"] != sorted(self.config):
+            problem = f"is not of the layers {sorted(self.config)}; use the same config_list"
+            raise InvalidInput("state", state["layers"], problem)
+        for name, layer in self.pruner.layers.items():
+            masks = {part: state["model"].get(f"{name}.{part}_mask") for part in PARTS}
+            if masks["weight"] is not None:
+                set_masks(layer, masks)
+        self.model.load_state_dict(state["model"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would keep the very tensors
 
     def export_model(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -25,8 +26,8 @@ class GradualPruner(Schedule, ABC):
     then on, and reaches ``final_sparsity`` after ``n = (end_epoch − start_epoch − 1) // frequency`` moves, as in NNI: with a
     frequency of 1 the last epoch before ``end_epoch`` trains at ``final_sparsity``. Masks only grow.
 
-    Sparsity is a function of the epoch alone. To go on with a saved network, call ``compress``, load the network's state dict,
-    which holds the masks, and call ``update_epoch`` with the next epoch.
+    Sparsity is a function of the epoch alone. To go on where a run stopped, give its ``state_dict`` to ``load_state_dict`` and
+    call ``update_epoch`` with the next epoch; steps are counted on from the saved one.
 
     Args:
         model: the network; it is masked itself, not a copy.
@@ -39,7 +40,7 @@ class GradualPruner(Schedule, ABC):
         options: what else the one-shot pruner takes, such as ``dependency_aware=True, dummy_input=x``.
 
     Attributes:
-        step: with ``unit="step"`` the steps taken so far; set it to go on with a saved network.
+        step: with ``unit="step"`` the steps taken so far.
 
     Raises:
         InvalidInput: a ``config_list`` that cannot be used or leaves no time to prune, ``unit="step"`` without an optimiser, or
@@ -75,6 +76,15 @@ class GradualPruner(Schedule, ABC):
             if optimizer is None:
                 raise InvalidInput("optimizer", None, 'is missing; unit="step" counts its steps')
             optimizer.register_step_post_hook(self._after_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As ``Schedule.state_dict``, with the steps taken; statistics that are being gathered are gathered again."""
+        return {**super().state_dict(), "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As ``Schedule.load_state_dict``."""
+        super().load_state_dict(state)
+        self.step = state["step"]
 
     @abstractmethod
     def curve(self, way: Fraction) -> Fraction:

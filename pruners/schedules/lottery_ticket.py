@@ -14,6 +14,7 @@ Comparing Rewinding and Fine-tuning in Neural Network Pruning, arXiv 2003.02389)
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -101,8 +102,25 @@ class LotteryTicketPruner(Schedule):
         return self.model
 
     def get_prune_iterations(self) -> range:
-        """One number for each training: n + 1 of them, the dense one first."""
-        return range(self._rounds + 1)
+        """One number for each training that has not begun: at first n + 1 of them, from the dense one, 0."""
+        return range(0 if self._round is None else self._round + 1, self._rounds + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As ``Schedule.state_dict``, with the learning rates, the round, and the beginning that later rounds rewind to."""
+        return {
+            **super().state_dict(),
+            "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
+            "round": self._round,
+            "beginning": (self._weights, self._optimizer_state, self._scheduler_state),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As ``Schedule.load_state_dict``; this round's training goes on, and ``get_prune_iterations`` has the others."""
+        super().load_state_dict(state)
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(copy.deepcopy(state["scheduler"]))
+        self._round = state["round"]
+        self._weights, self._optimizer_state, self._scheduler_state = copy.deepcopy(state["beginning"])
 
     def prune_iteration_start(self) -> None:
         """To be called before each training: masks by the weights that the last one left, then rewinds.

@@ -102,6 +102,16 @@ def test_slim_reads_the_scales_that_a_class_passes_through(tmp_path: Path) -> No
     assert unscored(module, coupling, Slim()) == []
 
 
+def test_scores_on_one_scale_stay_so_where_groups_are_compared(tmp_path: Path) -> None:
+    module, coupling = network(CifarResNet(8), tmp_path)
+    index = [group.name for group in coupling.prunable].index("blocks.1.conv1")
+    scale = module.get_submodule("blocks.1.bn1").weight.detach().double().numpy()  # type: ignore[union-attr, operator]
+    together = group_scores(module, coupling, Slim(), across_groups=True)[index]
+    np.testing.assert_allclose(together, np.abs(scale), rtol=1e-12)
+    apart, compared = (group_scores(module, coupling, L1Filter(), across_groups=across) for across in (False, True))
+    assert all(np.array_equal(*pair) for pair in zip(apart, compared, strict=True))
+
+
 def test_groups_without_a_norm_are_nothing_to_slim(tmp_path: Path) -> None:
     module, coupling = network(VGG16BN(divide=32), tmp_path, (3, 32, 32))
     assert [group.name for group in unscored(module, coupling, Slim())] == ["classifier.0"]

@@ -141,6 +141,20 @@ def test_a_job_that_trains_shrinks_and_goes_on_from_there(files: tuple[Path, Pat
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_ranking_over_all_groups_ends_on_the_budget(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    job = spec(searcher={"name": "fixed", "params": {"ranking": "global"}}, pruner={"name": "slim"})
+    run_job(job, *files, tmp_path, tmp_path / "networks", log)
+    (asked,) = [entry.proposal for entry in log.entries if isinstance(entry, Asked)]
+    assert asked.note == "one threshold over all channels' scores"
+    groups = Evaluator(files[0], load_data(files[1], 0), job).coupling.prunable
+    assert len({width / group.width for width, group in zip(asked.widths, groups, strict=True)}) > 1, "not one fraction"
+    assert log.best is not None
+    assert log.baseline is not None
+    assert 0.49 < log.best.macs / log.baseline.macs <= 0.5
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     with pytest.raises(JobFailed, match="within the budget"):

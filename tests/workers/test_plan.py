@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pruners.cost import CostModel, Linear, Polynomial, Term
 from pruners.errors import InvalidInput
-from workers.plan import check_scored, make_searcher, make_space, refusal, selected_groups
+from workers.plan import check_schedule, check_scored, make_searcher, make_space, refusal, selected_groups
 from workers.spec import JobSpec, LayerRule
 
 
@@ -98,3 +98,15 @@ def test_pydantics_errors_become_sentences(sent: dict[str, Any], sentence: str) 
     with pytest.raises(ValidationError) as refused:
         JobSpec.model_validate(sent)
     assert str(refusal(refused.value.errors())) == sentence
+
+
+def test_scores_reach_the_space_and_a_schedule_has_none_to_rank() -> None:
+    searcher = {"name": "fixed", "params": {"ranking": "global"}}
+    spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, "searcher": searcher})
+    scores = [[float(g + 8 * i) for i in range(8)] for g in range(3)]
+    space = make_space(GROUPS, cost(), spec, scores)
+    assert [group.scores for group in space.groups] == [tuple(each) for each in scores]
+    assert space.fits(make_searcher(space, spec).ask().widths)
+    schedule = JobSpec.model_validate({"budget": {"ratio": 0.5}, "searcher": searcher, "pruner": {"name": "agp"}})
+    with pytest.raises(InvalidInput, match=r"^searcher\.params\.ranking 'global' needs scores before anything is trained"):
+        check_schedule(schedule)

@@ -113,8 +113,8 @@ class Trial(Base):
     """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own.
 
     ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it. ``parent`` is the number of
-    the trial that this one started from, null for the dense network; ``training`` has ``schedule`` and ``params``, null for a
-    bare cut.
+    the trial that this one started from, null for the dense network; ``training`` has ``schedule``, ``params`` and
+    ``retrain``, null for a bare cut.
     """
 
     __tablename__ = "trials"

@@ -1,8 +1,10 @@
-"""Searches whose trials train, against searches that do not, at equal MACs and equal training steps on a CIFAR ResNet.
+"""Searches whose trials train, against searches that do not, at equal MACs and equal training steps.
 
     python -m benchmarks.trained --data cifar10.npz --weights resnet20.safetensors --output results.json
+    python -m benchmarks.trained --ratio 0.15 --short-steps 5 --final 60
 
-``--data`` and ``--weights`` as in ``benchmarks.cifar``, and so is what the search sees. A run's steps are those that went into
+``--data`` and ``--weights`` as in ``benchmarks.cifar``; without them, the handwritten digits and the small ResNet of the demo.
+What the search sees is as there. A run's steps are those that went into
 the winner's weights: a control is searched without training, and the network that it finds is then trained for as many, with
 the same images, batches and loss. ``--final`` steps more are trained in the end, a control's at once with those before.
 One process, one thread, no Ray.
@@ -26,6 +28,8 @@ from rich.table import Table
 
 from benchmarks.cifar import export_cifar_resnet
 from searchers.base import Done, Proposal
+from service.client.export import export_model
+from service.demo.digits import make_data, train_network
 from workers.data import load
 from workers.evaluator import Evaluator
 from workers.inspection import describe_groups
@@ -61,22 +65,20 @@ class Result:
     seconds: float
 
 
-NETADAPT = "netadapt, 20 steps a candidate"
-COMPARISONS: dict[str, list[Method]] = {
-    "netadapt": [
-        Method(NETADAPT, "netadapt", recovery={"short_steps": 20}),
-        Method("netadapt, then trained", "netadapt", against=NETADAPT),
-        Method("uniform, then trained", "uniform", against=NETADAPT),
-    ],
-    "least_squares": [
-        Method("uniform", "uniform"),
-        Method("uniform, least squares", "uniform", recovery={"least_squares": True}),
-    ],
-    "autocompress": [
-        Method("autocompress", "autocompress"),
-        Method("uniform, then trained as long", "uniform", against="autocompress"),
-    ],
-}
+COMPARED = ("netadapt", "least_squares", "autocompress")
+
+
+def methods(compared: str, short_steps: int) -> list[Method]:
+    """What is compared, the method before its controls."""
+    if compared == "least_squares":
+        plain = Method("uniform", "uniform")
+        return [plain, Method("uniform, least squares", "uniform", recovery={"least_squares": True})]
+    if compared == "autocompress":
+        first, controls = Method("autocompress", "autocompress"), ("uniform", "simulated_annealing")
+    else:
+        first = Method(f"netadapt, {short_steps} steps a candidate", "netadapt", recovery={"short_steps": short_steps})
+        controls = ("netadapt", "uniform")
+    return [first, *(Method(f"{name}, then trained as long as {compared}", name, against=first.name) for name in controls)]
 
 
 def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_trials: int, steps: int, final: int) -> Result:
@@ -115,7 +117,8 @@ def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_tr
             evaluator.recalibrate(network)
         return evaluator.quality(network, splits.test).accuracy
 
-    accuracy, tuned = trained(steps), trained(steps + final)
+    accuracy = trained(steps)
+    tuned = trained(steps + final) if final else accuracy
     macs = space.cost(best[2]) / space.cost(space.dense)
     seconds = time.perf_counter() - start
     return Result(method.name, seed, ratio, macs, accuracy, tuned, winner.steps + steps, len(networks), seconds)
@@ -140,25 +143,31 @@ def _spread(shares: Sequence[float]) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="an .npz of CIFAR-10 images")
-    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors of a CIFAR ResNet")
-    parser.add_argument("--compare", choices=COMPARISONS, nargs="+", default=list(COMPARISONS))
+    parser.add_argument("--data", type=Path, help="an .npz of CIFAR-10 images")
+    parser.add_argument("--weights", type=Path, help="a .safetensors of a CIFAR ResNet")
+    parser.add_argument("--compare", choices=COMPARED, nargs="+", default=COMPARED)
     parser.add_argument("--ratio", type=float, default=0.5, help="of the dense network's MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--max-trials", type=int, default=60, help="of each search")
+    parser.add_argument("--short-steps", type=int, default=20, help="of training each of netadapt's candidates")
     parser.add_argument("--final", type=int, default=200, help="steps of training in the end, for every method")
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     arguments = parser.parse_args()
+    if (arguments.data is None) != (arguments.weights is None):
+        parser.error("give both --data and --weights, or neither")
     torch.set_num_threads(1)
     console, results = Console(), []
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.pt2"
-        export_cifar_resnet(arguments.weights, model)
+        model, data = Path(folder) / "model.pt2", arguments.data
+        if data is None:
+            data = Path(folder) / "digits.npz"
+            export_model(train_network(make_data(data)), torch.zeros(2, 1, 8, 8), model)
+        else:
+            export_cifar_resnet(arguments.weights, model)
         for seed in arguments.seeds:
-            for method in (method for name in arguments.compare for method in COMPARISONS[name]):
+            for method in (method for name in arguments.compare for method in methods(name, arguments.short_steps)):
                 steps = next((r.steps for r in results if r.method == method.against and r.seed == seed), 0)
-                found = run(model, arguments.data, method, arguments.ratio, seed, arguments.max_trials, steps, arguments.final)
-                results.append(found)
+                results.append(run(model, data, method, arguments.ratio, seed, arguments.max_trials, steps, arguments.final))
                 console.print(asdict(results[-1]))
                 if arguments.output:
                     arguments.output.write_text(json.dumps([asdict(result) for result in results], indent=1))

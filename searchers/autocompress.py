@@ -34,8 +34,9 @@ class AutoCompressParams(Params):
         None, ge=1, description="Of searching, training and removing; by default 3, fewer where max_trials is under 36."
     )
     chains: int = Field(2, ge=1, le=64, description="Walks of the annealing that run in parallel.")
-    admm_iterations: int = Field(4, ge=1, description="ADMM renews its pruned copy so often in each round (NNI: 30).")
+    admm_iterations: int = Field(3, ge=1, description="ADMM renews its pruned copy so often in each round (NNI: 30).")
     admm_epochs: int = Field(1, ge=1, description="Of training in each of those iterations (NNI: 5).")
+    retrain_epochs: int = Field(3, ge=0, description="Of training behind each round's removal.")
     rho: float = Field(0.05, gt=0, description="How hard ADMM pulls the weights (NNI's 1e-4 needs its 150 epochs).")
     criterion: str = Field("l2", pattern="^l[12]$", description="The norm by which ADMM chooses channels: l1 or l2.")
     purify: float = Field(
@@ -55,7 +56,8 @@ class AutoCompress(RoundSearcher):
     1. Simulated annealing (``searchers.simulated_annealing``) on the round's budget, among what can be cut from the network
        that the last round left. Its trials are bare cuts of that network.
     2. The best plan is what ADMM trains the network towards (``admm_iterations`` of ``admm_epochs`` epochs); then the channels
-       are removed. If that trial fails, the next round starts from the same network as this one.
+       are removed, and what is left is trained for ``retrain_epochs``. If that trial fails, the next round starts from the same
+       network as this one.
     3. Purification: for each group, a trial without an eighth of its channels, those of the least norm. Groups that so lose
        the least go together, as long as their losses add up to no more than the share ``purify`` of the score, and one more
        trial has to confirm it; otherwise only the first of them goes. What is saved the next round need not remove, so that it
@@ -124,6 +126,7 @@ class AutoCompress(RoundSearcher):
                 ("epochs", of.admm_epochs),
                 ("rho", of.rho),
             ),
+            of.retrain_epochs,
         )
 
     def _anneal(

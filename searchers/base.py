@@ -24,10 +24,12 @@ class Training:
     Attributes:
         schedule: its name among the pruners that train, such as ``admm``.
         params: its parameters, by name.
+        retrain: epochs of training that follow the cut.
     """
 
     schedule: str
     params: tuple[tuple[str, int | float | str], ...] = ()
+    retrain: int = 0
 
 
 @dataclass(frozen=True)

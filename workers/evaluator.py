@@ -141,7 +141,7 @@ class Evaluator:
         Args:
             widths: of the dense network's groups.
             start: what is cut further; ``None``: the dense network.
-            training: a schedule that trains ``start`` for the cut; ``None``: the job's own, if it has one.
+            training: what trains ``start`` for the cut, and the rest after it; ``None``: the job's own schedule, if it has one.
             report: hears of every epoch of a schedule.
 
         Raises:
@@ -162,12 +162,12 @@ class Evaluator:
         small = shrink(module, coupling, keep)
         if schedule is None and source.moments is not None:
             reconstruct(small, module, coupling, keep, source.moments)
-        if self._spec.recovery.short_steps:
-            trainer = self.trainer(small, steps)
-            short_tune(trainer, self._spec.recovery.short_steps)
-            steps = trainer.done
+        trainer = self.trainer(small, steps)
+        more = self._spec.recovery.short_steps + (0 if training is None else training.retrain * trainer.steps)
+        if more:
+            short_tune(trainer, more)
         self.recalibrate(small)
-        return Pruned(small, [had[kept] for had, kept in zip(source.pruned.keep, keep, strict=True)], steps)
+        return Pruned(small, [had[kept] for had, kept in zip(source.pruned.keep, keep, strict=True)], trainer.done)
 
     def restored(self, state: State) -> Pruned:
         """The network whose ``Pruned.state`` this is."""

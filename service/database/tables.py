@@ -115,8 +115,8 @@ class Trial(Base):
 
     Sequences number the entries of a job's record; a trial that an earlier job gave is one entry, its ask and its tell at once.
     ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it. ``parent`` is the number of
-    the trial that this one started from, null for the dense network; ``training`` has ``schedule`` and ``params``, null for a
-    bare cut.
+    the trial that this one started from, null for the dense network; ``training`` has ``schedule``, ``params`` and
+    ``retrain``, null for a bare cut.
     """
 
     __tablename__ = "trials"

@@ -148,7 +148,7 @@ class DatabaseLog(JobLog):
 
 
 def _proposal(trial: Trial) -> Proposal:
-    training = trial.training and Training(trial.training["schedule"], tuple(trial.training["params"].items()))
+    training = trial.training and Training(**{**trial.training, "params": tuple(trial.training["params"].items())})
     return Proposal(trial.number, tuple(trial.widths), trial.note, trial.parent, training or None)
 
 

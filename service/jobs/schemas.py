@@ -202,6 +202,7 @@ class TrainingView(BaseModel):
 
     schedule: str = Field(examples=["admm"])
     params: dict[str, Any]
+    retrain: int = Field(description="Epochs of training behind the cut.")
 
 
 class TrialView(BaseModel):

@@ -66,10 +66,11 @@ def test_a_round_starts_from_what_the_last_one_trained(branches):
 
 def test_admm_trains_towards_the_best_plan_of_its_round(branches):
     objective = sensitive(branches, 1, 2, 3, 4)
-    asked = tried(autocompress(branches, purify=0, admm_iterations=7, rho=0.5), objective)
+    asked = tried(autocompress(branches, purify=0, admm_iterations=7, rho=0.5, retrain_epochs=2), objective)
     first = trained(asked)[0]
     assert first.widths == max(asked[: first.id], key=objective).widths
     assert dict(first.training.params) == {"criterion": "l2", "iterations": 7, "epochs": 1, "rho": 0.5}
+    assert first.training.retrain == 2
 
 
 def test_channels_that_are_not_missed_go_behind_the_training(branches):

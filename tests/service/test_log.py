@@ -51,7 +51,7 @@ def test_the_record_keeps_the_order_of_asks_and_tells(log: DatabaseLog, seed: in
     pending: list[int] = []
     for number in range(30):
         parent = rng.choice([None, *range(number)])
-        training = rng.choice([None, Training("admm", (("rho", rng.random()), ("epochs", 2))), Training("agp")])
+        training = rng.choice([None, Training("admm", (("rho", rng.random()), ("epochs", 2))), Training("agp", retrain=3)])
         proposal = Proposal(number, (rng.randint(1, 16), 2), f"round {number}: ⊕", parent, training)
         log.asked(proposal, plan())
         expected.append(Asked(proposal))
@@ -238,7 +238,7 @@ def test_trials_show_proposal_and_outcome(finished: Finished, tmp_path: Path) ->
         "error": None,
     }
     assert (first["parent"], first["training"]) == (None, None)
-    assert (last["parent"], last["training"]) == (2, {"schedule": "admm", "params": {"epochs": 2}})
+    assert (last["parent"], last["training"]) == (2, {"schedule": "admm", "params": {"epochs": 2}, "retrain": 0})
     assert (first["worker"], first["evaluate_seconds"], first["attempts"]) == ({"node": "node-1", "pid": 4711}, 0.5, 1)
     assert (last["state"], last["worker"], last["outcome"]["error"]) == (
         "failed",

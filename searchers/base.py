@@ -98,7 +98,7 @@ class Searcher(ABC):
         self.params = params
         self.seed = seed
         self.max_trials = max_trials
-        self.given: dict[Widths, Outcome] = {}
+        self.given: list[Given] = []
 
     @property
     @abstractmethod
@@ -116,9 +116,14 @@ class Searcher(ABC):
             raise ValueError(f"given trial {proposal.id} is not the next, which has the number {len(self.given)}")
         if not self.space.holds(proposal.widths):
             raise ValueError(f"given trial {proposal.id} has the widths {proposal.widths}, which are not of this space")
-        if proposal.widths in self.given:
+        if proposal.widths in self.given_widths:
             raise ValueError(f"given trial {proposal.id} has widths that an earlier one has")
-        self.given[proposal.widths] = trial.outcome
+        self.given.append(trial)
+
+    @property
+    def given_widths(self) -> set[Widths]:
+        """The plans whose outcome was known before the first ask."""
+        return {trial.proposal.widths for trial in self.given}
 
     @abstractmethod
     def ask(self) -> Proposal | Wait | Done:

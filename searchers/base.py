@@ -127,7 +127,7 @@ class Searcher(ABC):
         self.params = params
         self.seed = seed
         self.max_trials = max_trials
-        self.given: dict[Widths, Outcome] = {}
+        self.given: list[Given] = []
 
     def expect_training(self) -> None:  # noqa: B027 - not abstract: doing nothing is right for most
         """To be called before the first ask where every trial trains its network, so that it matters which one it is cut from.
@@ -153,9 +153,14 @@ class Searcher(ABC):
             raise ValueError(f"given trial {proposal.id} has the widths {proposal.widths}, which are not of this space")
         if not proposal.bare:
             raise ValueError(f"given trial {proposal.id} is no cut of the dense network")
-        if proposal.widths in self.given:
+        if proposal.widths in self.given_widths:
             raise ValueError(f"given trial {proposal.id} has widths that an earlier one has")
-        self.given[proposal.widths] = trial.outcome
+        self.given.append(trial)
+
+    @property
+    def given_widths(self) -> set[Widths]:
+        """The plans whose outcome was known before the first ask."""
+        return {trial.proposal.widths for trial in self.given}
 
     @abstractmethod
     def ask(self) -> Proposal | Wait | Done:

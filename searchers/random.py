@@ -47,11 +47,12 @@ class Random(RoundSearcher):
     def next_round(self) -> Sequence[Candidate]:
         generator = random.Random(self.seed)  # noqa: S311 - a search, not a secret
         drawn: dict[Widths, None] = {}
+        known = self.given_widths
         repetitions = 0
         while not self.asked and len(drawn) < self._wanted and repetitions < _REPETITIONS:
             preference = [generator.uniform(_LEAST_PREFERENCE, 0.99) for _ in self.space.groups]  # 1 would spare the group
             widths = self.space.project(preference)
-            repetitions = repetitions + 1 if widths in drawn or widths in self.given else 0
+            repetitions = repetitions + 1 if widths in drawn or widths in known else 0
             if not repetitions:
                 drawn[widths] = None
         return [Candidate(widths, f"draw {number}") for number, widths in enumerate(drawn, 1)]

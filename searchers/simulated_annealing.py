@@ -93,7 +93,8 @@ class SimulatedAnnealing(RoundSearcher):
         return self.max_trials
 
     def next_round(self) -> Sequence[Candidate]:
-        left = self.max_trials - len(self.outcomes) + len(self.given)
+        known = self.given_widths
+        left = self.max_trials - len(self.outcomes) + len(known)
         first_round = [Candidate(widths, f"first plan {number}") for number, widths in enumerate(self._first, 1)]
         if untried := [candidate for candidate in first_round if candidate.widths not in self.outcomes]:
             return untried[:left]
@@ -101,11 +102,10 @@ class SimulatedAnnealing(RoundSearcher):
         first = [scores[widths] for widths in self._first if widths in scores]
         hottest = statistics.pstdev(first) * 2 / len(self.space.searchable) if first else 0.0
         if not self._chains:
-            earlier = [widths for widths in self.given if self.space.fits(widths)]
-            starts = dict.fromkeys([*self._first, *earlier])
+            starts = dict.fromkeys([*self._first, *filter(self.space.fits, sorted(known))])
             ranked = sorted(starts, key=lambda widths: -scores.get(widths, -math.inf))
             self._chains = [_Chain(generator, ranked[k % len(ranked)]) for k, generator in enumerate(self._generators)]
-        walked = self.max_trials - sum(widths not in self.given for widths in self._first)
+        walked = self.max_trials - sum(widths not in known for widths in self._first)
         share = _LAST_TEMPERATURE ** (1 - left / max(1, walked))
         for chain in self._chains:
             chain.move(scores, share * hottest)

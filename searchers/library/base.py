@@ -114,8 +114,8 @@ class SearchPruner(Masked):
         """
         proposals: dict[int, Proposal] = {}
         outcomes: dict[int, Outcome] = {}
-        for number, (widths, outcome) in enumerate(searcher.given.items()):
-            proposals[number], outcomes[number] = Proposal(number, widths), outcome
+        for trial in searcher.given:
+            proposals[trial.proposal.id], outcomes[trial.proposal.id] = trial.proposal, trial.outcome
         while isinstance(proposal := searcher.ask(), Proposal):
             value = run(proposal)
             outcome = self._outcome(value)

@@ -13,6 +13,9 @@ from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from itertools import count
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pruners.cost import METRICS, CostModel
 from pruners.errors import InvalidInput
 
@@ -127,6 +130,10 @@ class SearchSpace:
     def cost(self, widths: Sequence[int]) -> int:
         """What a network of these widths costs, in the budget's metric."""
         return self._cost_model(self.budget.metric, widths)
+
+    def costs(self, plans: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The costs ``[...]`` of many plans ``[..., groups]`` at once."""
+        return self._cost_model.batch(self.budget.metric, plans)
 
     def fits(self, widths: Sequence[int]) -> bool:
         """Whether these widths are within the budget."""

@@ -33,7 +33,7 @@ from benchmarks.cifar import export_cifar_resnet
 from searchers import SEARCHERS
 from searchers.base import Done, Proposal, Searcher
 from workers.data import load
-from workers.evaluator import Evaluator
+from workers.evaluator import Evaluator, Pruned
 from workers.inspection import describe_groups
 from workers.plan import make_searcher, make_space
 from workers.spec import JobSpec
@@ -72,28 +72,34 @@ class Setting:
 
     def search(self, name: str) -> Result:
         """One search and the test accuracy of the network it found."""
-        machine, best, trials, evaluating = self.searcher(name), (float("-inf"), self.space.least), 0, 0.0
+        machine, best, kept, trials, evaluating = self.searcher(name), None, dict[int, Pruned](), 0, 0.0
         start = time.process_time()
         while not isinstance(proposal := machine.ask(), Done):
             assert isinstance(proposal, Proposal)  # with nothing running a searcher never waits
             before = time.process_time()
-            outcome = self.evaluator.evaluate(proposal.widths)
+            parent = None if proposal.parent is None else kept[proposal.parent]
+            outcome, pruned = self.evaluator.evaluate_keeping(proposal.widths, parent, proposal.training)
             evaluating += time.process_time() - before
             machine.tell(proposal.id, outcome)
             trials += 1
-            if outcome.score is not None and self.space.fits(proposal.widths):
-                best = max(best, (outcome.score, proposal.widths))
+            if outcome.score is None or pruned is None:
+                continue
+            if machine.names_parents:
+                kept[proposal.id] = pruned
+            if self.space.fits(proposal.widths) and (best is None or outcome.score > best[0]):
+                best = (outcome.score, proposal.widths, pruned.network)
         seconds = time.process_time() - start
-        network = self.evaluator.prune(best[1]).network
+        assert best is not None  # every searcher tries a plan within the budget
+        score, widths, network = best
         return {
             "tried": trials,
             "seconds": round(seconds, 1),
             "thinking": round(seconds - evaluating, 1),
-            "score": round(best[0], 4),
+            "score": round(score, 4),
             "accuracy": self._accuracy(network),
             "dense_accuracy": self._accuracy(self.evaluator.dense),
-            "achieved_ratio": self.space.cost(best[1]) / self.space.cost(self.space.dense),
-            "widths": list(best[1]),
+            "achieved_ratio": self.space.cost(widths) / self.space.cost(self.space.dense),
+            "widths": list(widths),
         }
 
     def correlation(self) -> Result:

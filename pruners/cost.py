@@ -20,6 +20,7 @@ MACs and activations are those of one input (batch 1).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,8 @@ class Linear:
 
 ONE = Linear(1, {})
 
+_EXACT = 2**53  # float64 holds every integer up to here
+
 
 class Term:
     """One product ``coefficient · Π factors`` of a cost."""
@@ -81,7 +84,7 @@ class Polynomial:
         coefficients = np.array([term.coefficient for term in short], dtype=np.int64)
         first, first_constant = _matrix([(*term.factors, ONE, ONE)[0] for term in short], groups)
         second, second_constant = _matrix([(*term.factors, ONE, ONE)[1] for term in short], groups)
-        products = (coefficients[:, None] * first).T @ second
+        products = _product((coefficients[:, None] * first).T, second)
         # m[g]·m[h] and m[h]·m[g] are one product: all of them go to h ≥ g.
         self._products: Integers = np.triu(products) + np.tril(products, -1).T
         self._linear: Integers = (coefficients * second_constant) @ first + (coefficients * first_constant) @ second
@@ -91,6 +94,19 @@ class Polynomial:
         rows = [[*group, *[groups] * (degree - len(group))] for group in long]
         self._long: Integers = np.array(rows, dtype=np.int64).reshape(len(long), degree)
         self._long_coefficients: Integers = np.array(list(long.values()), dtype=np.int64)
+
+    def __floordiv__(self, divisor: int) -> Polynomial:
+        """This sum with every coefficient divided by one number, rounded down."""
+        other = copy.copy(self)
+        other._products, other._linear = self._products // divisor, self._linear // divisor
+        other._constant, other._long_coefficients = self._constant // divisor, self._long_coefficients // divisor
+        return other
+
+    def __add__(self, constant: int) -> Polynomial:
+        """This sum and a constant."""
+        other = copy.copy(self)
+        other._constant = self._constant + constant
+        return other
 
     def __call__(self, classes: Integers) -> Integers:
         """Values ``[...]`` at ``classes`` ``[..., groups]``."""
@@ -193,6 +209,15 @@ def _matrix(forms: Sequence[Linear], groups: int) -> tuple[Integers, Integers]:
         for group, factor in form.per_group.items():
             factors[row, group] = factor
     return factors, np.array([form.constant for form in forms], dtype=np.int64)
+
+
+def _product(first: Integers, second: Integers) -> Integers:
+    """A matrix product: in float64, which is many times faster than in integers, where that is exact."""
+    largest = np.abs(first).sum(1).max(initial=0) * np.abs(second).max(initial=0)
+    if largest < _EXACT:
+        exact: Integers = (first.astype(np.float64) @ second.astype(np.float64)).astype(np.int64)
+        return exact
+    return first @ second
 
 
 def _one(group: int) -> Linear:

@@ -108,4 +108,5 @@ class Auto(RoundSearcher):
     def _shares(self, plans: Integers) -> Floats:
         """Removed channels of each searchable group ``[plans, groups]``, as a share of the dense width."""
         groups = list(self.space.searchable)
-        return 1 - plans[:, groups] / np.array(self.space.dense)[groups]
+        removed: Floats = 1 - plans[:, groups] / np.array(self.space.dense)[groups]
+        return removed

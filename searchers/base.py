@@ -18,6 +18,19 @@ from searchers.space import SearchSpace
 
 
 @dataclass(frozen=True)
+class Training:
+    """A schedule that a trial trains by, in place of a bare cut.
+
+    Attributes:
+        schedule: its name among the pruners that train, such as ``admm``.
+        params: its parameters, by name.
+    """
+
+    schedule: str
+    params: tuple[tuple[str, int | float | str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Proposal:
     """Widths to try.
 
@@ -25,11 +38,17 @@ class Proposal:
         id: 0, 1, 2, … in the order of asking; the trial's number.
         widths: channels to keep in each group of the space, in its order; groups outside the search are dense.
         note: why this one, in a few words for a person ("round 3: layer2.0.conv1").
+        parent: the proposal whose resulting network, weights and all, this one is cut from; it was told, with a score,
+            and is as wide or wider in every group. ``None``: the dense network. Parents never go back: a proposal names none
+            that is older than the last one that was named.
+        training: how the cut is reached; ``None``: at once.
     """
 
     id: int
     widths: tuple[int, ...]
     note: str = ""
+    parent: int | None = None
+    training: Training | None = None
 
 
 @dataclass(frozen=True)
@@ -83,11 +102,20 @@ class Searcher(ABC):
     reference: str = ""
     """The paper or source, for ``GET /searchers``; the class docstring's first line is the description."""
 
+    names_parents: bool = False
+    """Whether its proposals may name a parent, so that networks are to be kept for them."""
+
     def __init__(self, space: SearchSpace, params: _Params, seed: int, max_trials: int) -> None:
         self.space = space
         self.params = params
         self.seed = seed
         self.max_trials = max_trials
+
+    def expect_training(self) -> None:  # noqa: B027 - not abstract: doing nothing is right for most
+        """To be called before the first ask where every trial trains its network, so that it matters which one it is cut from.
+
+        Most searches do not care: each of their trials starts from the dense network.
+        """
 
     @property
     @abstractmethod

@@ -70,6 +70,10 @@ class NetAdapt(RoundSearcher):
     its minimum while all others shrink in proportion. A plan within the budget gets single channel steps back until
     none fits any more.
 
+    Where every trial trains its network (``recovery.short_steps``), weights carry on: the candidates of a round are cut from
+    the network that the last winners left, all channels that it has lost are lost, and winners that are cut together are
+    trained together before the next round begins. If that trial fails, the best of them alone goes on.
+
     The paper's algorithm is ``winners=1``, ``candidates`` as many as there are groups, ``choice="score"``. Where groups
     outnumber the rounds that a job can pay for, its few steps are coarse, on some networks worse than a uniform cut; two
     winners and a short list make many small cuts of the same number of trials.
@@ -92,8 +96,13 @@ class NetAdapt(RoundSearcher):
         self.rounds = _affordable_rounds(params.rounds, groups, self._per_round, max_trials)
         self._number = 0  # of the round that is running
         self._base: Widths = space.dense
+        self._parent: int | None = None  # the proposal whose network has these widths, where weights carry on
+        self._settled: tuple[Candidate, ...] = ()  # the last round's winners together, and the best of them alone
         self._round: dict[int, Widths] = {}  # by group, the candidate that cuts it
         self._figures: dict[int, float] = {}  # by group, the score lost per cost saved when it was tried last
+
+    def expect_training(self) -> None:
+        self.names_parents = True
 
     @property
     def planned_trials(self) -> int:
@@ -104,9 +113,17 @@ class NetAdapt(RoundSearcher):
             return []
         if self._number == self.rounds:
             return []
+        if self.names_parents and self._number:
+            together, best = self._settled
+            if together not in self.numbers:
+                return [together]
+            adopted = best if self._score(together.widths) is None else together
+            self._base, self._parent = adopted.widths, self.numbers[adopted]
+            if self.space.fits(self._base):
+                return []
         self._number += 1
         if self.space.fits(self._base):  # coarse cuts met the budget early: what is left to try is all of them together
-            self._number, self._round = self.rounds, {}
+            self._number = self.rounds
             return [Candidate(self._base, f"round {self.rounds} of {self.rounds}: all cuts together")]
         self._round = self._plan()
         together = Candidate(self._base, f"round {self._number} of {self.rounds}: the last winners together")
@@ -133,12 +150,20 @@ class NetAdapt(RoundSearcher):
             gains = scored[group] >= reference or self.params.choice == "score"
             return not gains, -scored[group] if gains else self._figures[group]
 
-        cut = list(self._base)
-        for group in sorted(scored, key=order)[: self._shares]:
+        cut, ranked = list(self._base), sorted(scored, key=order)
+        for group in ranked[: self._shares]:
             if self.space.cost(cut) > target:
                 cut = [min(now, new) for now, new in zip(cut, self._round[group], strict=True)]
-        self._base = self.space.fill(cut)
+        left = self._room.fill(cut)
+        together = Candidate(left, f"round {self._number} of {self.rounds}: the winners together", self._parent)
+        self._settled = (together, self._candidate(ranked[0], self._round[ranked[0]]))
+        self._base, self._round = left, {}
         return True
+
+    @property
+    def _room(self) -> SearchSpace:
+        """What the base can be cut to; where no weights carry on, channels may also come back from the dense network."""
+        return self.space.within(self._base) if self.names_parents else self.space
 
     def _score(self, widths: Widths) -> float | None:
         score = self.outcomes[widths].score if widths in self.outcomes else None
@@ -161,11 +186,12 @@ class NetAdapt(RoundSearcher):
         if not cuts:
             cuts = self._shared() if self._number == self.rounds else self._to_minimum()
         known = sorted(cuts, key=lambda group: self._figures.get(group, -math.inf))
-        return {group: self.space.fill(cuts[group]) for group in sorted(known[: self._shortlist if self._number > 1 else None])}
+        room = self._room
+        return {group: room.fill(cuts[group]) for group in sorted(known[: self._shortlist if self._number > 1 else None])}
 
     def _candidate(self, group: int, widths: Widths) -> Candidate:
         cut = f"{self.space.groups[group].name} {self._base[group]} → {widths[group]}"
-        return Candidate(widths, f"round {self._number} of {self.rounds}: {cut}")
+        return Candidate(widths, f"round {self._number} of {self.rounds}: {cut}", self._parent)
 
     def _alone(self, target: int) -> dict[int, Widths]:
         """Per group that can meet the target alone, the widths with just that group cut."""
@@ -179,11 +205,13 @@ class NetAdapt(RoundSearcher):
 
     def _shared(self) -> dict[int, Widths]:
         """Per group, widths on the budget with that group at its minimum and the others shrunk in proportion."""
-        return {i: self.space.project(self._proportions(widths)) for i, widths in self._to_minimum().items()}
+        room = self._room
 
-    def _proportions(self, widths: Widths) -> list[float]:
-        # Halved, because a preference of 1 asks for a group to stay dense.
-        return [0.5 * width / dense for width, dense in zip(widths, self.space.dense, strict=True)]
+        def proportions(widths: Widths) -> list[float]:
+            # Halved, because a preference of 1 asks for a group to stay dense.
+            return [0.5 * width / dense for width, dense in zip(widths, room.dense, strict=True)]
+
+        return {i: room.project(proportions(widths)) for i, widths in self._to_minimum().items()}
 
     def _with(self, group: int, width: int) -> Widths:
         return (*self._base[:group], width, *self._base[group + 1 :])

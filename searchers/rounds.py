@@ -5,61 +5,65 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from searchers.base import Done, Outcome, Params, Proposal, Searcher, Wait
+from searchers.base import Done, Outcome, Params, Proposal, Searcher, Training, Wait
 from searchers.space import SearchSpace, Widths
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Widths that a round would like to know the score of, and why (``Proposal.note``)."""
+    """What a round would like to know the score of; the fields are those of ``Proposal``, and ``note`` makes no difference."""
 
     widths: Widths
-    note: str
+    note: str = field(compare=False)
+    parent: int | None = None
+    training: Training | None = None
 
 
 class RoundSearcher(Searcher):
     """Base of searches in rounds: a subclass says what the next round is, this class asks and tells.
 
-    Widths are proposed once in a search: where a round repeats some, the known outcome stands.
+    A candidate is proposed once in a search: where a round repeats one, the known outcome stands.
 
     Attributes:
-        outcomes: what came of all widths tried so far; complete whenever ``next_round`` is called.
+        outcomes: what came of all widths tried so far, last if in several ways; complete whenever ``next_round`` is called.
+        numbers: of every candidate asked for, the proposal's, by which it can become a parent.
     """
 
     def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
         self.outcomes: dict[Widths, Outcome] = {}
+        self.numbers: dict[Candidate, int] = {}
         self._queue: deque[Candidate] = deque()
+        self._told: dict[int, Outcome] = {}
         self._pending: dict[int, Widths] = {}
-        self._asked = 0
         self._over = False
 
     @abstractmethod
     def next_round(self) -> Sequence[Candidate]:
         """The candidates of the next round, in the order of asking; none ends the search."""
 
+    def outcome(self, candidate: Candidate) -> Outcome:
+        """What came of one that was tried."""
+        return self._told[self.numbers[candidate]]
+
     def ask(self) -> Proposal | Wait | Done:
         while not (self._queue or self._pending or self._over):
             self._begin_round()
         if self._queue:
             candidate = self._queue.popleft()
-            proposal = Proposal(self._asked, candidate.widths, candidate.note)
-            self._pending[proposal.id] = proposal.widths
-            self._asked += 1
-            return proposal
+            number = self.numbers[candidate] = len(self.numbers)
+            self._pending[number] = candidate.widths
+            return Proposal(number, candidate.widths, candidate.note, candidate.parent, candidate.training)
         return Wait() if self._pending else Done()
 
     def tell(self, proposal_id: int, outcome: Outcome) -> None:
         if proposal_id not in self._pending:
             raise ValueError(f"proposal {proposal_id} was told already or never asked for")
-        self.outcomes[self._pending.pop(proposal_id)] = outcome
+        self.outcomes[self._pending.pop(proposal_id)] = self._told[proposal_id] = outcome
 
     def _begin_round(self) -> None:
         candidates = self.next_round()
         self._over = not candidates
-        first_of_each: dict[Widths, Candidate] = {}
-        for candidate in candidates:
-            first_of_each.setdefault(candidate.widths, candidate)
-        self._queue.extend(c for widths, c in first_of_each.items() if widths not in self.outcomes)
+        self._queue.extend(candidate for candidate in dict.fromkeys(candidates) if candidate not in self.numbers)

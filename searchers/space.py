@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from itertools import count
@@ -138,6 +138,19 @@ class SearchSpace:
     def fits(self, widths: Sequence[int]) -> bool:
         """Whether these widths are within the budget."""
         return self.cost(widths) <= self.budget.limit
+
+    def within(self, widths: Widths, limit: int | None = None) -> SearchSpace:
+        """The part of this space that can still be reached from these widths, which are as wide as it gets there.
+
+        Args:
+            widths: of this space; they do not fit the limit.
+            limit: the part's own budget, this one's or higher.
+        """
+        grid = zip(self.groups, widths, self.step, self.least, strict=True)
+        groups = [replace(group, width=width, divisor=step, minimum=least) for group, width, step, least in grid]
+        budget = self.budget if limit is None else Budget(self.budget.metric, limit)
+        # A width is counted in steps here, whatever it is a multiple of by chance.
+        return SearchSpace(groups, self._cost_model, budget)
 
     def project(self, preference: Sequence[float]) -> Widths:
         """The widths in these proportions that use the budget up: they fit, and no group has room for one more step.

@@ -9,8 +9,8 @@ from ray.tune.search import Searcher as TuneSearcher
 
 from searchers.base import Done, Proposal, Wait
 
-PROPOSAL, WIDTHS = "proposal", "widths"
-"""Keys of a trial's config: the proposal's id and its widths."""
+PROPOSAL, WIDTHS, PARENT, TRAINING = "proposal", "widths", "parent", "training"
+"""Keys of a trial's config: the proposal's id, its widths, its parent's network and its training, or ``None``."""
 
 
 class AskTell(TuneSearcher):
@@ -19,14 +19,19 @@ class AskTell(TuneSearcher):
     Args:
         ask: as ``searchers.base.Searcher.ask``.
         tell: called once per ended trial with the proposal's id and its result, or ``None`` if its worker was lost for good.
+        network: by the id of a proposal, how a trial gets at what came of it.
     """
 
     def __init__(
-        self, ask: Callable[[], Proposal | Wait | Done], tell: Callable[[int, Mapping[str, Any] | None], None]
+        self,
+        ask: Callable[[], Proposal | Wait | Done],
+        tell: Callable[[int, Mapping[str, Any] | None], None],
+        network: Callable[[int], Any],
     ) -> None:
         super().__init__()  # without a metric: epochs of a trial that trains have no score
         self._ask = ask
         self._tell = tell
+        self._network = network
         self._proposals: dict[str, int] = {}  # Tune's trial id → the proposal's
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -37,7 +42,8 @@ class AskTell(TuneSearcher):
         if isinstance(answer, Done):
             return str(TuneSearcher.FINISHED)
         self._proposals[trial_id] = answer.id
-        return {PROPOSAL: answer.id, WIDTHS: list(answer.widths)}
+        parent = None if answer.parent is None else self._network(answer.parent)
+        return {PROPOSAL: answer.id, WIDTHS: list(answer.widths), PARENT: parent, TRAINING: answer.training}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune calls this once per trial, by keyword."""

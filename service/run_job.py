@@ -26,8 +26,8 @@ from service.store import Store
 from workers.log import JobLog
 from workers.spec import JobSpec
 
-Work = Callable[[JobSpec, Path, Path, Path, JobLog], None]
-"""``workers.job.run_job``: specification, model, data, an empty folder, log."""
+Work = Callable[[JobSpec, Path, Path, Path, Path, JobLog], None]
+"""``workers.job.run_job``: specification, model, data, an empty folder, one that all attempts share, log."""
 
 log = structlog.get_logger()
 
@@ -53,36 +53,40 @@ def main(arguments: Sequence[str]) -> int:
 def attempt(job_id: str, number: int, database: Database, store: Store, data_dir: Path, work: Work) -> int:
     """Does the job and writes its end; returns the exit code."""
     job_log = DatabaseLog(database, store, job_id, number)
+    folder = data_dir / "jobs" / job_id
     try:
-        _work(job_id, number, database, store, data_dir, work, job_log)
+        _work(job_id, number, database, store, folder, work, job_log)
     except (NotWanted, IllegalMove) as error:
         log.warning("not_wanted", reason=str(error))
     except SecateurError as error:
-        _fail(job_log, str(error))
+        _fail(job_log, folder, str(error))
     except Exception as error:
         log.exception("job_crashed")
-        _fail(job_log, f"The job met an error of the service's own ({type(error).__name__}); its Ray log has the details.")
+        reason = f"The job met an error of the service's own ({type(error).__name__}); its Ray log has the details."
+        _fail(job_log, folder, reason)
     else:
+        shutil.rmtree(folder, ignore_errors=True)
         return 0
     return 1
 
 
-def _work(job_id: str, number: int, database: Database, store: Store, data_dir: Path, work: Work, job_log: DatabaseLog) -> None:
+def _work(job_id: str, number: int, database: Database, store: Store, folder: Path, work: Work, job_log: DatabaseLog) -> None:
     job = JobRepository(database).get(job_id)
     with database.read() as session:
         model, dataset = session.get_one(Model, job.model_id), session.get_one(Dataset, job.dataset_id)
-    folder = data_dir / "jobs" / f"{job_id}-{number}"
-    folder.mkdir(parents=True, exist_ok=True)
+    own = folder / f"attempt-{number}"
+    own.mkdir(parents=True, exist_ok=True)
     try:
         spec = JobSpec.model_validate(job.spec)
-        work(spec, store.path(model.sha256), store.path(dataset.sha256), folder, job_log)
+        work(spec, store.path(model.sha256), store.path(dataset.sha256), own, folder / "networks", job_log)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
 
 
-def _fail(job_log: DatabaseLog, reason: str) -> None:
+def _fail(job_log: DatabaseLog, folder: Path, reason: str) -> None:
     try:
         job_log.failed(reason)
+        shutil.rmtree(folder, ignore_errors=True)  # unless the job goes on without this attempt
     except (NotWanted, IllegalMove) as error:
         log.warning("not_wanted", reason=str(error))
 

@@ -1,4 +1,8 @@
-"""What a trial does: choose channels (or train by a schedule) ▸ shrink ▸ recalibrate BatchNorm ▸ evaluate. Needs no Ray."""
+"""What a trial does: choose channels (or train by a schedule) ▸ shrink ▸ recover ▸ evaluate.
+
+It starts from the dense network or from what another trial made of it, and recovers as the job says: least squares, some steps
+of training, new BatchNorm statistics. Needs no Ray.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,21 +25,23 @@ from pruners.criteria.base import CRITERIA, Calibrated, Criterion
 from pruners.criteria.l2_filter import L2Filter
 from pruners.errors import InvalidInput
 from pruners.graph.check import traced
-from pruners.graph.groups import Indices
+from pruners.graph.groups import Coupling, Indices
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
 from pruners.importance import Scores, choose, group_scores, unscored, watched
 from pruners.masking import remove_masks
 from pruners.recovery.batchnorm import recalibrate_batchnorm
-from searchers.base import Outcome
+from pruners.recovery.least_squares import Moments, input_moments, reconstruct
+from searchers.base import Outcome, Training
 from workers.data import Split, Splits, as_input
 from workers.inspection import describe_groups
 from workers.plan import check_schedule, refusal, selected_groups
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
-from workers.training import Trainer
+from workers.training import Trainer, short_tune
 
+_RECONSTRUCTION_IMAGES = 256  # as many as recalibration takes; each gives several rows to every weight of a filter
 _BATCH = 64  # several batches of a few hundred images, so that averages over batches say something
 
 
@@ -51,12 +58,48 @@ class Quality:
     divergence: float
 
 
+class State(TypedDict):
+    """A pruned network as tensors and numbers: what is written of it, and sent; see ``Pruned``."""
+
+    keep: list[Tensor]
+    weights: dict[str, Tensor]
+    steps: int
+
+
 @dataclass(frozen=True)
 class Pruned:
-    """A network that lost its channels, and which classes of each prunable group it kept."""
+    """A network that lost channels.
+
+    Attributes:
+        network: what is left.
+        keep: per prunable group of the dense network, the indices into its classes that were kept.
+        steps: of training that went into its weights, on top of the dense network's.
+    """
 
     network: fx.GraphModule
     keep: list[Indices]
+    steps: int = 0
+
+    def state(self) -> State:
+        """The tensors are the network's own."""
+        return State(keep=[torch.from_numpy(kept) for kept in self.keep], weights=self.network.state_dict(), steps=self.steps)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A network that trials start from, with what they need to know about it.
+
+    Attributes:
+        pruned: itself.
+        coupling: its groups.
+        scores: how important its channels are; none where a schedule decides.
+        moments: of its layers' inputs, if the job wants least squares.
+    """
+
+    pruned: Pruned
+    coupling: Coupling
+    scores: list[Scores]
+    moments: Moments | None
 
 
 class Evaluator:
@@ -80,8 +123,12 @@ class Evaluator:
         self.schedule = make_schedule(spec)
         self.dense: fx.GraphModule = build_module(read_program(model))
         self.coupling = traced(self.dense)
-        self._scores = self._score(spec) if self.schedule is None else []
         self._layout = _layout(self.dense, data.search)
+        whole = Pruned(self.dense, [np.arange(len(group.classes)) for group in self.coupling.prunable])
+        if self.schedule is None:
+            self._check_scored()
+        self._dense = self._source_of(whole, self.coupling)
+        self._latest = self._dense  # the source that was used last: trials of one parent come together
         self._reference: dict[int, list[Tensor]] = {}  # the dense network's log-probabilities by split
 
     def evaluate(self, widths: Sequence[int]) -> Outcome:
@@ -89,11 +136,15 @@ class Evaluator:
         return self.evaluate_keeping(widths)[0]
 
     def evaluate_keeping(
-        self, widths: Sequence[int], report: Callable[[str], None] = lambda _: None
+        self,
+        widths: Sequence[int],
+        start: Pruned | None = None,
+        training: Training | None = None,
+        report: Callable[[str], None] = lambda _: None,
     ) -> tuple[Outcome, Pruned | None]:
-        """The same, with the network that was judged; ``report`` hears of every epoch of a schedule."""
+        """The same, with the network that was judged; for the arguments see ``prune``."""
         try:
-            pruned = self.prune(widths, report)
+            pruned = self.prune(widths, start, training, report)
             quality = self.quality(pruned.network, self._data.search)
         except (RuntimeError, ValueError) as error:
             return Outcome(None, error=f"{type(error).__name__}: {error}".splitlines()[0]), None
@@ -101,29 +152,90 @@ class Evaluator:
             return Outcome(None, error="The pruned network's outputs are not finite."), None
         return Outcome(-quality.divergence, quality.accuracy), pruned
 
-    def prune(self, widths: Sequence[int], report: Callable[[str], None] = lambda _: None) -> Pruned:
-        """The network physically shrunk to these widths, its BatchNorm recalibrated on training images."""
-        if self.schedule is None:
-            source, keep = self.dense, choose(self.coupling, self._scores, widths)
+    def prune(
+        self,
+        widths: Sequence[int],
+        start: Pruned | None = None,
+        training: Training | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> Pruned:
+        """A network physically shrunk to these widths, trained as the job says, its BatchNorm recalibrated.
+
+        Args:
+            widths: of the dense network's groups.
+            start: what is cut further; ``None``: the dense network.
+            training: a schedule that trains ``start`` for the cut; ``None``: the job's own, if it has one.
+            report: hears of every epoch of a schedule.
+
+        Raises:
+            ValueError: widths that ``start`` does not have any more.
+        """
+        source = self._dense if start is None else self._from(start)
+        for group, width in zip(source.coupling.prunable, widths, strict=True):
+            if width > group.width:
+                raise ValueError(f"{group.name} has {group.width} channels left and cannot keep {width}")
+        schedule = self.schedule if training is None else parse_schedule(training)
+        module, coupling, steps = source.pruned.network, source.coupling, source.pruned.steps
+        if schedule is None:
+            keep = choose(coupling, source.scores, widths)
         else:
-            source = self._trained(self.schedule, widths, report)
+            module, steps = self._trained(schedule, source, widths, report)
             # Channels that the schedule masked are zero, so they go first; where it masked fewer, the weakest do.
-            keep = choose(self.coupling, group_scores(source, self.coupling, L2Filter()), widths)
-        small = shrink(source, self.coupling, keep)
+            keep = choose(coupling, group_scores(module, coupling, L2Filter()), widths)
+        small = shrink(module, coupling, keep)
+        if schedule is None and source.moments is not None:
+            reconstruct(small, module, coupling, keep, source.moments)
+        if self._spec.recovery.short_steps:
+            trainer = self.trainer(small, steps)
+            short_tune(trainer, self._spec.recovery.short_steps)
+            steps = trainer.done
         self.recalibrate(small)
-        return Pruned(small, keep)
+        return Pruned(small, [had[kept] for had, kept in zip(source.pruned.keep, keep, strict=True)], steps)
 
-    def trainer(self, module: fx.GraphModule) -> Trainer:
-        """What trains a network on the training images, towards the dense one's outputs if the job distills."""
-        return Trainer(module, self.dense, self._data.train, distill=self._spec.recovery.distill, seed=self._spec.seed)
+    def restored(self, state: State) -> Pruned:
+        """The network whose ``Pruned.state`` this is."""
+        keep = [kept.numpy() for kept in state["keep"]]
+        network = shrink(self.dense, self.coupling, keep)
+        network.load_state_dict(state["weights"])
+        return Pruned(network, keep, state["steps"])
 
-    def _trained(self, schedule: Schedule, widths: Sequence[int], report: Callable[[str], None]) -> fx.GraphModule:
-        module = shrink(self.dense, self.coupling, [np.arange(len(group.classes)) for group in self.coupling.prunable])
-        layers = self.coupling.layer_widths(widths)
+    def trainer(self, module: fx.GraphModule, done: int = 0) -> Trainer:
+        """What trains a network on the training images, towards the dense one's outputs if the job distills.
+
+        ``done`` says for how many steps it was trained before.
+        """
+        recovery = self._spec.recovery
+        return Trainer(module, self.dense, self._data.train, distill=recovery.distill, seed=self._spec.seed, done=done)
+
+    def _from(self, start: Pruned) -> _Source:
+        if self._latest.pruned is not start:
+            self._latest = self._source_of(start, self.coupling.shrunk(start.keep))
+        return self._latest
+
+    def _source_of(self, pruned: Pruned, coupling: Coupling) -> _Source:
+        scores = self._score(pruned.network, coupling) if self.schedule is None else []
+        return _Source(pruned, coupling, scores, self._moments(pruned.network, coupling))
+
+    def _moments(self, network: fx.GraphModule, coupling: Coupling) -> Moments | None:
+        if not self._spec.recovery.least_squares:
+            return None
+        train = self._data.train
+        with _threads(self._spec.resources.cpus):
+            batches = Split(train.x[:_RECONSTRUCTION_IMAGES], train.y[:_RECONSTRUCTION_IMAGES]).batches(_BATCH)
+            return input_moments(network, coupling, [images for images, _ in batches])
+
+    def _trained(
+        self, schedule: Schedule, source: _Source, widths: Sequence[int], report: Callable[[str], None]
+    ) -> tuple[fx.GraphModule, int]:
+        """A copy of the source as the schedule leaves it, and the steps of training in it."""
+        coupling = source.coupling
+        module = shrink(source.pruned.network, coupling, [np.arange(len(group.classes)) for group in coupling.prunable])
+        layers = coupling.layer_widths(widths)
         sparsity = {layer: 1 - kept / dense for layer, (kept, dense) in layers.items() if kept < dense}
-        schedule.run(Task(module, sparsity, self.trainer(module), report))
+        trainer = self.trainer(module, source.pruned.steps)
+        schedule.run(Task(module, sparsity, trainer, report))
         remove_masks(module)
-        return module
+        return module, trainer.done
 
     def recalibrate(self, module: nn.Module) -> None:
         """Re-estimates BatchNorm statistics on the first training images."""
@@ -144,23 +256,26 @@ class Evaluator:
             correct += int((found.argmax(1) == labels).sum())
         return Quality(correct / len(split), divergence / len(split))
 
-    def _score(self, spec: JobSpec) -> list[Scores]:
-        """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""
-        criterion = make_criterion(spec)
+    def _check_scored(self) -> None:
+        spec, criterion = self._spec, make_criterion(self._spec)
         selected = selected_groups(describe_groups(self.coupling), spec.pruner.config_list)
         for group in unscored(self.dense, self.coupling, criterion):
             if group.name in selected:
                 problem = f"scores BatchNorms, but the channels of {group.name} pass through none; use another pruner"
                 layers = ", ".join(group.layers)
                 raise InvalidInput("pruner.name", spec.pruner.name, f"{problem}, or exclude {layers} in pruner.config_list")
+
+    def _score(self, network: fx.GraphModule, coupling: Coupling) -> list[Scores]:
+        """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""
+        criterion = make_criterion(self._spec)
         if not isinstance(criterion, Calibrated):
-            return group_scores(self.dense, self.coupling, criterion)
+            return group_scores(network, coupling, criterion)
         train = self._data.train
         batches = Split(train.x[: criterion.images], train.y[: criterion.images]).batches(_BATCH)
-        layers_seen = watched(self.dense, self.coupling, criterion)
-        with _threads(spec.resources.cpus):
-            statistics = calibrate(self.dense, layers_seen, criterion, batches)
-        return group_scores(self.dense, self.coupling, criterion, statistics)
+        layers_seen = watched(network, coupling, criterion)
+        with _threads(self._spec.resources.cpus):
+            statistics = calibrate(network, layers_seen, criterion, batches)
+        return group_scores(network, coupling, criterion, statistics)
 
 
 def make_schedule(spec: JobSpec) -> Schedule | None:
@@ -173,9 +288,14 @@ def make_schedule(spec: JobSpec) -> Schedule | None:
         return None
     check_schedule(spec)
     try:
-        return SCHEDULES[spec.pruner.name].model_validate(spec.pruner.params)
+        return parse_schedule(Training(spec.pruner.name, tuple(spec.pruner.params.items())))
     except ValidationError as error:
         raise refusal(error.errors(), "pruner.params") from error
+
+
+def parse_schedule(training: Training) -> Schedule:
+    """The schedule that is named there; pydantic's ``ValidationError`` names a parameter that it does not take."""
+    return SCHEDULES[training.schedule].model_validate(dict(training.params))
 
 
 def make_criterion(spec: JobSpec) -> Criterion:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,19 @@ import ray
 import torch
 from ray import tune
 from ray.tune.experiment import Trial
-from torch import Tensor
 
 from pruners.errors import JobFailed
-from pruners.graph.groups import Indices
 from pruners.graph.shrink import shrink
 from pruners.latency import measure_latency
 from searchers.base import Proposal
 from searchers.space import SearchSpace
-from searchers.tune import PROPOSAL, AskTell
+from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.data import Splits, load
-from workers.evaluator import Evaluator
+from workers.evaluator import Evaluator, Pruned
 from workers.export import export_all, export_pt2
 from workers.inspection import describe_groups
 from workers.log import Artefact, JobLog, Measurement, Plan
+from workers.networks import Networks
 from workers.plan import make_searcher, make_space
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
@@ -38,7 +38,7 @@ LOST_WORKER_RETRIES = 3  # a trial whose worker dies runs again this often befor
 _QUIET_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600"}
 
 
-def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) -> None:
+def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
     """Runs a job to its end on the Ray cluster that this process belongs to, or on a local one.
 
     Args:
@@ -46,37 +46,41 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) 
         model: the ``.pt2`` file.
         data: the ``.npz`` file.
         workdir: an empty folder for this attempt.
+        networks: a folder that all attempts share, for networks that trials start from; what was in it need not be.
         log: told of everything as it happens; holds the record of earlier attempts.
 
     Raises:
         InvalidInput: the spec does not fit the model or the data.
         JobFailed: no network within the budget was found.
     """
+    torch.set_num_threads(spec.resources.cpus)
     splits = load(data, spec.seed)
     evaluator = Evaluator(model, splits, spec)
     space = make_space(describe_groups(evaluator.coupling), evaluator.coupling.cost, spec)
     searcher = make_searcher(space, spec)
     search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, proposal), spec.limits)
     log.running(min(searcher.planned_trials, spec.limits.max_trials))
-    watch = _Watch(log)
-    _search(spec, model, splits, workdir, search, watch)
+    trained = Networks(networks, evaluator, search.proposals, log.progress)
+
+    def tell(proposal_id: int, result: Mapping[str, Any] | None) -> None:
+        if result is not None and result[TRAINED] is not None:
+            trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
+        search.tell(proposal_id, result)
+        trained.keep_only(search.wanted(space.fits))
+
+    _search(spec, model, splits, workdir, AskTell(search.ask, tell, trained.reference), log)
     winner = search.best(space.fits)
     if winner is None:
         raise JobFailed(_why_none(search, space))
     log.finishing()
-    _finish(spec, evaluator, space, splits, winner, watch.trained.get(winner.id), workdir, log)
+    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), workdir, log)
 
 
 class _Watch(tune.Callback):
-    """Tells the log when a worker takes a trial up and how its training goes, and fetches what it trained.
-
-    Attributes:
-        trained: by proposal the kept indices and the weights; the worker that trained them may be gone soon.
-    """
+    """Tells the log when a worker takes a trial up and how its training goes."""
 
     def __init__(self, log: JobLog) -> None:
         self._log = log
-        self.trained: dict[int, tuple[list[Indices], dict[str, Tensor]]] = {}
 
     def __getstate__(self) -> dict[str, object]:
         """Tune pickles it for a restore that never comes; see ``searchers.tune.AskTell``."""
@@ -89,11 +93,12 @@ class _Watch(tune.Callback):
         """Called with every result, the last one too."""
         if REPORT in result:
             self._log.progress(result[REPORT])
-        if result.get(TRAINED) is not None:
-            self.trained[trial.config[PROPOSAL]] = ray.get(result[TRAINED])
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: object) -> None:
+        trial.config[PARENT] = None  # Tune keeps the configs of all trials, and would keep their parents' weights so
 
 
-def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: RecordedSearch, watch: _Watch) -> None:
+def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: AskTell, log: JobLog) -> None:
     os.environ.update(_QUIET_TUNE)
     # It looks for each trial's result file at the end, and warns of every one that was not written.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
@@ -108,7 +113,7 @@ def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: R
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=AskTell(search.ask, search.tell),
+            search_alg=search,
             num_samples=-1,
             max_concurrent_trials=spec.limits.max_concurrent,
             reuse_actors=True,
@@ -117,7 +122,7 @@ def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: R
             name="search",
             storage_path=str(workdir),
             verbose=0,
-            callbacks=[watch],
+            callbacks=[_Watch(log)],
             failure_config=tune.FailureConfig(max_failures=LOST_WORKER_RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
@@ -132,22 +137,15 @@ def _finish(
     space: SearchSpace,
     splits: Splits,
     winner: Proposal,
-    trained: tuple[list[Indices], dict[str, Tensor]] | None,
+    pruned: Pruned,
     workdir: Path,
     log: JobLog,
 ) -> None:
-    torch.set_num_threads(spec.resources.cpus)
-    if trained is None:  # or trained by an attempt whose process is gone: the same training again
-        pruned = evaluator.prune(winner.widths, log.progress)
-        network, keep = pruned.network, pruned.keep
-    else:
-        keep, weights = trained
-        network = shrink(evaluator.dense, evaluator.coupling, keep)
-        network.load_state_dict(weights)
+    network, keep = pruned.network, pruned.keep
     if spec.recovery.final_epochs:
         tuned = shrink(evaluator.dense, evaluator.coupling, keep)
         tuned.load_state_dict(network.state_dict())
-        fine_tune(evaluator.trainer(tuned), spec.recovery.final_epochs, log.progress)
+        fine_tune(evaluator.trainer(tuned, pruned.steps), spec.recovery.final_epochs, log.progress)
         before, after = (evaluator.quality(each, splits.search) for each in (network, tuned))
         if after.divergence <= before.divergence or after.accuracy > before.accuracy:
             network = tuned

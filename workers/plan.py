@@ -55,10 +55,16 @@ def make_space(inspection_groups: Sequence[Mapping[str, Any]], cost: CostModel, 
 
 
 def check_schedule(spec: JobSpec) -> None:
-    """Refuses a search over a pruner that is a schedule, since each of its trials would be a whole training."""
+    """Refuses what goes with no pruner that is a schedule.
+
+    That is a search, since each of its trials would be a whole training, and least squares.
+    """
     if spec.searcher.name != RUNS_SCHEDULES:
         problem = f"cannot run {spec.pruner.name}, a schedule that trains; use searcher {RUNS_SCHEDULES}, or another pruner"
         raise InvalidInput("searcher.name", spec.searcher.name, problem)
+    if spec.recovery.least_squares:
+        problem = f"finds nothing to make up for behind {spec.pruner.name}, which has silenced what goes; leave it out"
+        raise InvalidInput("recovery.least_squares", True, problem)
 
 
 def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
@@ -72,7 +78,10 @@ def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
         params = parse_params(searcher, spec.searcher.params)
     except ValidationError as error:
         raise refusal(error.errors(), "searcher.params") from error
-    return searcher(space, params, spec.seed, spec.limits.max_trials)
+    made = searcher(space, params, spec.seed, spec.limits.max_trials)
+    if spec.recovery.short_steps:
+        made.expect_training()
+    return made
 
 
 def selected_groups(inspection_groups: Sequence[Mapping[str, Any]], rules: Sequence[LayerRule]) -> set[str]:

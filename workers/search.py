@@ -61,6 +61,17 @@ class RecordedSearch:
         self.outcomes[proposal_id] = outcome
         self._searcher.tell(proposal_id, outcome)
 
+    def wanted(self, fits: Callable[[tuple[int, ...]], bool]) -> set[int]:
+        """The trials whose networks may still be asked for: the best so far, and those that may be named as a parent."""
+        best = self.best(fits)
+        wanted = set() if best is None else {best.id}
+        if self._searcher.names_parents:
+            named = max((p.parent for p in self.proposals.values() if p.parent is not None), default=0)
+            running = (p.parent or 0 for number, p in self.proposals.items() if number not in self.outcomes)
+            oldest = min([named, *running])
+            wanted |= {number for number in self.proposals if number >= oldest}
+        return wanted
+
     def best(self, fits: Callable[[tuple[int, ...]], bool]) -> Proposal | None:
         """The proposal with the highest score among those whose widths fit the budget; the earlier of equals."""
         scored = [

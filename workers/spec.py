@@ -76,10 +76,18 @@ class Recovery(Strict):
     """What is done to a pruned network before it is judged, and to the winner in the end."""
 
     batchnorm_images: int = Field(256, ge=0, description="Training images for new BatchNorm statistics; 0 leaves them.")
-    short_steps: Literal[0] = Field(0, description="Training steps of each candidate; not available yet.")
-    least_squares: Literal[False] = Field(False, description="Layer-wise reconstruction; not available yet.")
+    short_steps: int = Field(
+        0,
+        ge=0,
+        description="Training steps of each candidate before it is judged; netadapt cuts the next one from what was trained.",
+    )
+    least_squares: bool = Field(
+        False,
+        description="What stays of a layer makes up for lost inputs, by least squares over training images; "
+        "not where a schedule has trained the network for the cut.",
+    )
     final_epochs: int = Field(0, ge=0, description="Epochs of fine-tuning of the winner.")
-    distill: bool = Field(True, description="Fine-tune towards the dense network's outputs, not the labels alone.")
+    distill: bool = Field(True, description="Train towards the dense network's outputs, not the labels alone.")
 
 
 class Limits(Strict):

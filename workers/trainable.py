@@ -12,15 +12,15 @@ import ray
 import torch
 from ray import tune
 
-from searchers.base import Outcome
-from searchers.tune import PROPOSAL, WIDTHS
+from searchers.base import Outcome, Training
+from searchers.tune import PARENT, TRAINING, WIDTHS
 from workers.background import Background
 from workers.data import Splits
-from workers.evaluator import Evaluator, Pruned
+from workers.evaluator import Evaluator, Pruned, State
 from workers.spec import JobSpec
 
 REPORT, TRAINED = "report", "trained"
-"""Keys of a training trial's results: a line about an epoch; in the end a reference to what was kept and the weights."""
+"""Keys of a trial's results: a line about an epoch; in the end a reference to the ``State`` of a network that was trained."""
 
 
 class PruningTrial(tune.Trainable):
@@ -30,35 +30,40 @@ class PruningTrial(tune.Trainable):
         """Loads what every trial needs, once per process."""
         torch.set_num_threads(spec.resources.cpus)
         self._evaluator = Evaluator(model, data, spec)
+        self._parent: ray.ObjectRef[State] | None = None
+        self._start: Pruned | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes up the next plan in the same process."""
-        self._proposal: int = new_config[PROPOSAL]
         self._widths: list[int] = new_config[WIDTHS]
-        self._training: Background[tuple[Outcome, Pruned | None]] | None = None
-        self._start = time.perf_counter()
+        self._training: Training | None = new_config[TRAINING]
+        if new_config[PARENT] != self._parent:  # else what is known about it stands
+            self._parent = new_config[PARENT]
+            self._start = None if self._parent is None else self._evaluator.restored(ray.get(self._parent))
+        self._work: Background[tuple[Outcome, Pruned | None]] | None = None
+        self._began = time.perf_counter()
         return True
 
     def step(self) -> dict[str, Any]:
         """The whole trial; of one that trains, the next epoch, and behind the last one what came of it."""
-        if self._evaluator.schedule is None:
-            return self._result(self._evaluator.evaluate(self._widths))
-        if self._training is None:
-            self._training = Background(lambda report: self._evaluator.evaluate_keeping(self._widths, report))
-        report = self._training.report()
-        if report is not None:
-            return {REPORT: report}
-        outcome, pruned = self._training.result()
-        trained = None if pruned is None else ray.put((pruned.keep, pruned.network.state_dict()))
-        return {**self._result(outcome), TRAINED: trained}
+        if self._evaluator.schedule is None and self._training is None:
+            return self._result(*self._evaluator.evaluate_keeping(self._widths, self._start))
+        if self._work is None:
+            self._work = Background(
+                lambda report: self._evaluator.evaluate_keeping(self._widths, self._start, self._training, report)
+            )
+        report = self._work.report()
+        return self._result(*self._work.result()) if report is None else {REPORT: report}
 
-    def _result(self, outcome: Outcome) -> dict[str, Any]:
+    def _result(self, outcome: Outcome, pruned: Pruned | None) -> dict[str, Any]:
         return {
+            # One without a step of training in it is soon cut again.
+            TRAINED: ray.put(pruned.state()) if pruned is not None and pruned.steps else None,
             "score": outcome.score,
             "metric": outcome.metric,
             "error": outcome.error,
-            "evaluate_seconds": time.perf_counter() - self._start,
+            "evaluate_seconds": time.perf_counter() - self._began,
             "node": socket.gethostname(),
             "process": os.getpid(),
             "done": True,

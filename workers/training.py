@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
@@ -26,19 +28,24 @@ class Trainer:
         dense: the network it came from, the teacher where ``distill`` is set.
         train: images to learn from.
         distill: learn from the dense network's outputs, and a little from the labels; otherwise from the labels alone.
-        seed: of the order of the images.
+        seed: of the order of the images, and of dropout.
+        done: steps that the network was trained for before; what follows sees other images.
 
     Attributes:
         optimizer: SGD with momentum, its learning rate constant unless somebody schedules it.
         steps: of the optimiser in an epoch.
+        done: steps so far.
     """
 
-    def __init__(self, module: nn.Module, dense: fx.GraphModule, train: Split, *, distill: bool, seed: int) -> None:
+    def __init__(
+        self, module: nn.Module, dense: fx.GraphModule, train: Split, *, distill: bool, seed: int, done: int = 0
+    ) -> None:
         self._module = module
         self._dense = dense
         self._train = train
         self._distill = distill
-        self._generator = torch.Generator().manual_seed(seed)
+        self.done = done
+        self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, done)).generate_state(1)[0]))
         self.optimizer = torch.optim.SGD(
             module.parameters(), _LEARNING_RATE, _MOMENTUM, weight_decay=_WEIGHT_DECAY, nesterov=True
         )
@@ -46,28 +53,44 @@ class Trainer:
         self.steps = len(train) // _BATCH + (len(train) % _BATCH > 1)
 
     def epoch(self, scheduler: LRScheduler | None = None) -> float:
-        """One pass over the images in a random order; leaves the network in eval mode.
+        """One pass over the images in a random order; see ``train``."""
+        return self.train(self.steps, scheduler)
+
+    def train(self, steps: int, scheduler: LRScheduler | None = None) -> float:
+        """So many steps over the images in a random order, in another one from each pass to the next.
+
+        Leaves the network in eval mode.
 
         Args:
+            steps: of the optimiser.
             scheduler: moves on behind every step.
 
         Returns:
             The mean loss.
         """
         self._module.train()
-        order = torch.randperm(len(self._train), generator=self._generator).numpy()
-        total = 0.0
-        for start in range(0, self.steps * _BATCH, _BATCH):
-            chosen = order[start : start + _BATCH]
-            loss = self._loss(as_input(self._train.x[chosen]), torch.tensor(self._train.y[chosen]))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            total += float(loss.detach()) * len(chosen)
+        total, images = 0.0, 0
+        with torch.random.fork_rng(devices=[]):  # which dropout draws from: alike, whatever this process did before
+            torch.manual_seed(int(torch.randint(2**31, (), generator=self._generator)))
+            for step in range(steps):
+                start = step % self.steps * _BATCH
+                if start == 0:
+                    order = torch.randperm(len(self._train), generator=self._generator).numpy()
+                chosen = order[start : start + _BATCH]
+                total += self._step(chosen) * len(chosen)
+                images += len(chosen)
+                if scheduler is not None:
+                    scheduler.step()
+        self.done += steps
         self._module.eval()
-        return total / len(self._train)
+        return total / images
+
+    def _step(self, chosen: NDArray[np.int64]) -> float:
+        loss = self._loss(as_input(self._train.x[chosen]), torch.tensor(self._train.y[chosen]))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         outputs = self._module(images)
@@ -78,6 +101,11 @@ class Trainer:
             target = functional.log_softmax(self._dense(images), 1)
         soft = functional.kl_div(functional.log_softmax(outputs, 1), target, reduction="batchmean", log_target=True)
         return _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * loss
+
+
+def short_tune(trainer: Trainer, steps: int) -> None:
+    """Trains in place for some steps, with a learning rate that falls to 0 along a cosine."""
+    trainer.train(steps, torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, steps))
 
 
 def fine_tune(trainer: Trainer, epochs: int, progress: Callable[[str], None]) -> None:

@@ -74,14 +74,16 @@ class _Numbered:
         lines: dict[Place, Tensor] = {("member", *key): labels for key, labels in trace.members.items()}
         lines |= {("resize", baked.node, baked.position, baked.attribute): baked.labels for baked in trace.baked}
         lines |= {("axis", *key, axis): line for key, product in trace.products.items() for axis, line in product.axes.items()}
-        roots = {place: trace.labels.roots(line) for place, line in lines.items()}
+        # Many places share their labels: a BatchNorm's parameters, a weight and its bias.
+        roots = {id(line): trace.labels.roots(line) for line in lines.values()}
         sits = np.zeros(len(trace.labels) + 1, dtype=np.bool_)  # the last entry stands for FIXED
-        for key in trace.members:
-            sits[roots["member", *key]] = True
+        for line in trace.members.values():
+            sits[roots[id(line)]] = True
         self.known = np.flatnonzero(sits[:-1])
         number = np.full(len(sits), FIXED)
         number[self.known] = np.arange(len(self.known))
-        self.at: dict[Place, Indices] = {place: number[found] for place, found in roots.items()}
+        numbered = {key: number[found] for key, found in roots.items()}
+        self.at: dict[Place, Indices] = {place: numbered[id(line)] for place, line in lines.items()}
 
 
 def assemble(module: fx.GraphModule, columns: Trace, rows: Trace | None, shapes: Shapes) -> Coupling:
@@ -130,18 +132,19 @@ def _groups(module: fx.GraphModule, traced: _Numbered) -> list[Group]:
     trace, known = traced.trace, traced.known
     layers = list(trace.layers)
     outputs = [traced.at["member", f"{layer}.weight", dim] for layer, dim in trace.layers.items()]
-    channels, layer_of = np.concatenate(outputs), np.repeat(np.arange(len(layers)), [len(each) for each in outputs])
-    channels, layer_of = channels[channels != FIXED], layer_of[channels != FIXED]
-    classes, places = np.unique(channels, return_index=True)
-    classes = classes[np.argsort(places)]  # in the order of execution
-    _, firsts, kinds = np.unique(_signatures(traced)[classes], return_index=True, return_inverse=True)
+    classes = _in_order(np.concatenate(outputs), len(known))
+    kinds = _number(_signatures(traced)[classes])
+    sizes = np.bincount(kinds)
+    kind_of = np.full(len(known) + 1, len(sizes))  # its last entry stands for FIXED
+    kind_of[classes] = kinds
+    found = np.stack([np.bincount(kind_of[each], minlength=len(sizes) + 1)[:-1] for each in outputs])
     summed, normed = trace.labels.summed()[known], trace.labels.normed()[known]
     groups: list[Group] = []
     names: Counter[str] = Counter()
-    for kind in np.argsort(firsts):
-        alike = classes[kinds == kind]
-        source_of, counts = np.unique(layer_of[channels == alike[0]], return_counts=True)
-        sources, divisor = [layers[index] for index in source_of], int(counts[0])
+    for kind, alike in enumerate(np.split(classes[np.argsort(kinds, kind="stable")], np.cumsum(sizes)[:-1])):
+        # All classes of a kind sit equally often in each layer.
+        source_of = np.flatnonzero(found[:, kind])
+        sources, divisor = [layers[index] for index in source_of], int(found[source_of[0], kind]) // len(alike)
         names[sources[0]] += 1
         suffix = "" if names[sources[0]] == 1 else f"#{names[sources[0]]}"
         reason = trace.labels.reason(int(known[alike[0]]))
@@ -160,6 +163,25 @@ def _groups(module: fx.GraphModule, traced: _Numbered) -> list[Group]:
             )
         )
     return groups
+
+
+def _in_order(channels: Indices, classes: int) -> Indices:
+    """The classes among ``channels`` in the order in which they first appear, without ``FIXED``."""
+    places = np.arange(len(channels))
+    first = np.empty(classes + 1, dtype=np.int64)
+    first[channels[::-1]] = places[::-1]  # of several values for one index the last stays
+    in_order: Indices = channels[(channels != FIXED) & (first[channels] == places)]
+    return in_order
+
+
+def _number(values: Indices) -> Indices:
+    """Equal values get equal numbers: 0, 1, 2, … in the order in which they first appear."""
+    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))  # runs of equal values, which are few
+    _, firsts, inverse = np.unique(values[starts], return_index=True, return_inverse=True)
+    number = np.empty_like(firsts)
+    number[np.argsort(firsts)] = np.arange(len(firsts))
+    numbers: Indices = np.repeat(number[inverse], np.diff(starts, append=len(values)))
+    return numbers
 
 
 def _signatures(traced: _Numbered) -> Indices:
@@ -187,11 +209,17 @@ def _crossing(rows: Sequence[Group], columns: Sequence[Group], first: _Numbered,
     columns = [group for group in columns if group.frozen_reason is None]
     row_of, column_of = _group_of(rows, len(second.known)), _group_of(columns, len(first.known))
     failed: set[int] = set()
+    seen: set[tuple[int, int]] = set()  # places whose labels are another's
     for place, labels in second.at.items():
-        others = first.at.get(place, np.full(len(labels), FIXED))
-        cells = np.stack([labels, np.where(column_of[others] == FIXED, FIXED, others)])[:, row_of[labels] != FIXED]
-        cells, counts = np.unique(cells, axis=1, return_counts=True)
-        tables = row_of[cells[0]] * (len(columns) + 1) + column_of[cells[1]] + 1
+        others = first.at.get(place)
+        if (id(labels), id(others)) in seen:
+            continue
+        seen.add((id(labels), id(others)))
+        column = FIXED if others is None else np.where(column_of[others] == FIXED, FIXED, others)
+        # A cell is a row's class and a column's, as one number.
+        cells = (labels * len(column_of) + column + 1)[row_of[labels] != FIXED]
+        cells, counts = np.unique(cells, return_counts=True)
+        tables = row_of[cells // len(column_of)] * (len(columns) + 1) + column_of[cells % len(column_of) - 1] + 1
         for table in np.unique(tables).tolist():
             row, column = divmod(table, len(columns) + 1)
             size = len(rows[row].classes) * (len(columns[column - 1].classes) if column else 1)

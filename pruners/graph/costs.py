@@ -34,22 +34,28 @@ def cost_model(
         layers: see ``Coupling.layers``.
         shapes: of the dense network.
     """
-    groups = len(forms.prunable)
-    batch = Polynomial([term for factor, axes in products for term in multiplied(factor, *map(forms.of, axes))], groups)
-    macs = [Term(term.coefficient // BATCH, *term.factors) for term in batch.terms()]
+
+    def polynomial(terms: Iterable[Term]) -> Polynomial:
+        return Polynomial(list(terms), len(forms.prunable))
+
+    batch = polynomial(term for factor, axes in products for term in multiplied(factor, *map(forms.of, axes)))
+    macs = batch // BATCH
     # What these do not account for (products of constants) does not depend on the widths.
-    dense = np.array([len(group.classes) for group in forms.prunable], dtype=np.int64)
-    macs.append(Term(shapes.macs - int(Polynomial(macs, groups)(dense))))
+    macs += shapes.macs - int(macs(np.array([len(group.classes) for group in forms.prunable], dtype=np.int64)))
     parameters = _once(module.named_parameters(remove_duplicate=False))
     tensors = {**parameters, **_once(module.named_buffers(remove_duplicate=False))}
+    elements = {name: forms.elements(name, tensor) for name, tensor in tensors.items()}
     metrics = {
         "macs": macs,
-        "params": [term for name, tensor in parameters.items() for term in forms.elements(name, tensor)],
-        "size_bytes": [term for name, tensor in tensors.items() for term in forms.elements(name, tensor, tensor.itemsize)],
-        "activation_bytes": list(_activations(module, layers, forms, shapes)),
+        "params": polynomial(term for name in parameters for term in elements[name]),
+        "size_bytes": polynomial(
+            Term(term.coefficient * tensor.itemsize, *term.factors)
+            for name, tensor in tensors.items()
+            for term in elements[name]
+        ),
+        "activation_bytes": polynomial(_activations(module, layers, forms, shapes)),
     }
-    divisors = [group.divisor for group in forms.prunable]
-    return CostModel(divisors, {name: Polynomial(terms, groups) for name, terms in metrics.items()})
+    return CostModel([group.divisor for group in forms.prunable], metrics)
 
 
 class Forms:
@@ -71,7 +77,12 @@ class Forms:
         second = np.where(factors[:, 0] == factors[:, 1], 0, number[factors[:, 1]])
         # Per class the two groups that it is of as one number; the last entry stands for the positions of no class.
         self._groups = np.append(np.minimum(first, second) * len(self._sizes) + np.maximum(first, second), 0)
-        self._members = {(member.tensor, member.dim): self.of(member.classes) for member in members}
+        known: dict[int, Width] = {}  # many members share their classes: a BatchNorm's, those of a weight and its bias
+        self._members: dict[tuple[str, int], Width] = {}
+        for member in members:
+            if id(member.classes) not in known:
+                known[id(member.classes)] = self.of(member.classes)
+            self._members[member.tensor, member.dim] = known[id(member.classes)]
 
     def of(self, classes: Indices) -> Width:
         """How many of these positions stay: a linear form, and for each pair of groups that cross a product of the two."""
@@ -95,11 +106,11 @@ class Forms:
         """The size of one dim of a parameter or buffer; ``None`` if it does not vary."""
         return self._members.get((tensor, dim))
 
-    def elements(self, name: str, tensor: Tensor, factor: int = 1) -> Width:
-        """``factor`` × the elements of a parameter or buffer."""
+    def elements(self, name: str, tensor: Tensor) -> Width:
+        """The elements of a parameter or buffer."""
         widths = {dim: form for dim in range(tensor.dim()) if (form := self.width(name, dim)) is not None}
         rest = math.prod(size for dim, size in enumerate(tensor.shape) if dim not in widths)
-        return multiplied(factor * rest, *widths.values())
+        return multiplied(rest, *widths.values())
 
 
 def multiplied(factor: int, *widths: Width) -> list[Term]:

@@ -122,6 +122,27 @@ class Coupling:
         widths = {place: group.width for place, group in enumerate(self.prunable) if group.name in reasons}
         return replace(self, groups=groups, cost=self.cost.with_constants(widths))
 
+    def shrunk(self, keep: Sequence[Indices]) -> Coupling:
+        """The coupling of the network that ``shrink`` makes with ``keep``, which may so be shrunk again.
+
+        Classes keep their ids, layers and nodes their names. ``cost`` is by the same widths as before: those of a group that
+        kept some are counted as they were, in channels of the whole network.
+        """
+        kept = self.kept(keep)
+        by_group = {
+            group.name: replace(group, width=len(indices) * group.divisor, classes=group.classes[indices])
+            for group, indices in zip(self.prunable, keep, strict=True)
+        }
+        return replace(
+            self,
+            groups=tuple(by_group.get(group.name, group) for group in self.groups),
+            members=tuple(replace(member, classes=member.classes[positions(member, kept)]) for member in self.members),
+            resizes=tuple(
+                replace(resize, classes=resize.classes[np.where(resize.classes >= 0, kept[resize.classes], True)])
+                for resize in self.resizes
+            ),
+        )
+
     def kept(self, keep: Sequence[Indices]) -> NDArray[np.bool_]:
         """Which classes stay, ``[classes]``, given the kept indices into each prunable group's ``classes``.
 

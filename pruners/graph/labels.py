@@ -135,8 +135,14 @@ class Labels:
 
 def varying(labels: Tensor) -> list[int]:
     """The dims along which the label changes."""
-    core = shrink_constant_dims(labels)[0].numpy()
-    return [dim for dim, size in enumerate(core.shape) if size > 1 and bool((core != core.take([0], dim)).any())]
+    dims = [dim for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)) if size > 1 and stride]
+    core = _along(labels, dims).numpy()
+    return [dim for place, dim in enumerate(dims) if bool((core != core.take([0], place)).any())]
+
+
+def _along(labels: Tensor, dims: list[int]) -> Tensor:
+    """Labels along some dims, at index 0 of all the others."""
+    return labels.as_strided([labels.shape[d] for d in dims], [labels.stride(d) for d in dims], labels.storage_offset())
 
 
 def compact(labels: Tensor) -> Tensor:
@@ -161,7 +167,7 @@ def profile(labels: Tensor, dim: int) -> Tensor | None:
 
 def line_along(labels: Tensor, dim: int) -> Tensor:
     """Labels along one dim ``[size]``, at index 0 of all the others."""
-    return labels[tuple(slice(None) if place == dim else 0 for place in range(labels.dim()))]
+    return _along(labels, [dim % labels.dim()])
 
 
 def shrink_constant_dims(*tensors: Tensor) -> tuple[Tensor, ...]:

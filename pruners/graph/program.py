@@ -79,13 +79,16 @@ class Input:
     dtype: torch.dtype
     hints: dict[str, int] = field(default_factory=dict)
 
-    def example(self, batch: int | None = None) -> Tensor:
-        """Zeros of a shape that the network runs on, with the first dim's symbol ``batch`` long if that is given."""
+    def sizes(self, batch: int | None = None) -> list[int]:
+        """A shape that the network runs on, with the first dim's symbol ``batch`` long if that is given."""
         hints = dict(self.hints)
         if batch is not None and self.shape and isinstance(self.shape[0], str):
             hints[self.shape[0]] = batch
-        sizes = [hints.get(size, _BATCH_HINT) if isinstance(size, str) else size for size in self.shape]
-        return torch.zeros(sizes, dtype=self.dtype)
+        return [hints.get(size, _BATCH_HINT) if isinstance(size, str) else size for size in self.shape]
+
+    def example(self, batch: int | None = None) -> Tensor:
+        """Zeros of the shape ``sizes(batch)``."""
+        return torch.zeros(self.sizes(batch), dtype=self.dtype)
 
 
 @dataclass(frozen=True)

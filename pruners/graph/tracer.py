@@ -156,4 +156,6 @@ def as_labels(value: Any) -> Any:
 
 def lay(line: Tensor, dim: int, shape: torch.Size) -> Tensor:
     """Labels ``[size]`` laid along one dim of a shape, constant along the others."""
-    return line.reshape([-1 if place == dim else 1 for place in range(len(shape))]).expand(shape)
+    strides = [0] * len(shape)
+    strides[dim] = line.stride(0)
+    return line.as_strided(shape, strides, line.storage_offset())

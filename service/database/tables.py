@@ -112,7 +112,9 @@ class Job(Base):
 class Trial(Base):
     """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own.
 
-    ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it.
+    ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it. ``parent`` is the number of
+    the trial that this one started from, null for the dense network; ``training`` has ``schedule`` and ``params``, null for a
+    bare cut.
     """
 
     __tablename__ = "trials"
@@ -122,6 +124,8 @@ class Trial(Base):
     state: Mapped[str] = mapped_column(String(20))
     note: Mapped[str] = mapped_column(Text)
     widths: Mapped[list[int]]
+    parent: Mapped[int | None] = mapped_column(Integer)
+    training: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     plan: Mapped[dict[str, Any]]
     macs: Mapped[int] = mapped_column(BigInteger)
     params: Mapped[int] = mapped_column(BigInteger)

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pruners.errors import SecateurError
-from searchers.base import Asked, Outcome, Proposal, Told
+from searchers.base import Asked, Outcome, Proposal, Told, Training
 from service.database import Database
 from service.database.tables import Checkpoint, Job, Trial, utc_now
 from service.jobs.states import WRITABLE, State, announce, locked, move
@@ -45,7 +45,7 @@ class DatabaseLog(JobLog):
             trials = session.scalars(select(Trial).where(Trial.job_id == self._job_id)).all()
         entries: list[tuple[int, Asked | Told]] = []
         for trial in trials:
-            entries.append((trial.asked_sequence, Asked(Proposal(trial.number, tuple(trial.widths), trial.note))))
+            entries.append((trial.asked_sequence, Asked(_proposal(trial))))
             if trial.told_sequence is not None:
                 outcome = Outcome(trial.score, trial.metric, trial.error)
                 entries.append((trial.told_sequence, Told(trial.number, outcome)))
@@ -66,6 +66,8 @@ class DatabaseLog(JobLog):
                     state="pending",
                     note=proposal.note,
                     widths=list(proposal.widths),
+                    parent=proposal.parent,
+                    training=proposal.training and {**asdict(proposal.training), "params": dict(proposal.training.params)},
                     plan={"widths": plan.widths, "sparsity": plan.sparsity},
                     macs=plan.macs,
                     params=plan.params,
@@ -133,6 +135,11 @@ class DatabaseLog(JobLog):
             if job.state not in WRITABLE:
                 raise NotWanted(f"Job {job.id} is {job.state}; nothing more is written for it.")
             yield session, job
+
+
+def _proposal(trial: Trial) -> Proposal:
+    training = trial.training and Training(trial.training["schedule"], tuple(trial.training["params"].items()))
+    return Proposal(trial.number, tuple(trial.widths), trial.note, trial.parent, training or None)
 
 
 def _untold(session: Session, job: Job, number: int) -> Trial:

@@ -196,12 +196,21 @@ class WorkerView(BaseModel):
     pid: int
 
 
+class TrainingView(BaseModel):
+    """A schedule that a trial trains by."""
+
+    schedule: str = Field(examples=["admm"])
+    params: dict[str, Any]
+
+
 class TrialView(BaseModel):
     """One network that the search tried."""
 
     number: int
     state: str = Field(examples=["succeeded"], description="pending, running, succeeded or failed")
     note: str = Field(description="Why the searcher proposed it.")
+    parent: int | None = Field(description="The trial whose network this one started from; null: the dense network.")
+    training: TrainingView | None = Field(description="The schedule that the network was trained by; null: cut at once.")
     proposal: ProposalView
     outcome: OutcomeView | None = Field(description="null: not finished.")
     started_at: datetime | None

@@ -17,6 +17,7 @@ from service.jobs.schemas import (
     ParetoPoint,
     Progress,
     ProposalView,
+    TrainingView,
     TrialView,
     WorkerView,
 )
@@ -66,6 +67,8 @@ def trial_view(trial: Trial) -> TrialView:
         number=trial.number,
         state=trial.state,
         note=trial.note,
+        parent=trial.parent,
+        training=None if trial.training is None else TrainingView.model_validate(trial.training),
         proposal=ProposalView(**trial.plan, macs=trial.macs, params=trial.params, size_bytes=trial.size_bytes),
         outcome=outcome,
         started_at=trial.started_at,

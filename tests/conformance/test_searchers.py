@@ -21,7 +21,8 @@ from searchers.space import Group, SearchSpace, Widths
 from tests.searchers.spaces import chain, random_spaces, space, within_one_step
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.parametrize("name", list(SEARCHERS))
+TRAINED = " of trained networks"  # a search that goes another way where its trials train
+pytestmark = pytest.mark.parametrize("name", [*SEARCHERS, f"netadapt{TRAINED}"])
 steady = settings(derandomize=True, deadline=None, max_examples=25)
 
 Objective = Callable[[SearchSpace, Widths], Outcome]
@@ -56,7 +57,7 @@ class Run:
     """One search to its end: what was asked and told, in order."""
 
     record: list[Asked | Told] = field(default_factory=list)
-    outcomes: dict[Widths, Outcome] = field(default_factory=dict)
+    outcomes: dict[Proposal, Outcome] = field(default_factory=dict)
 
     @property
     def proposals(self) -> list[Proposal]:
@@ -64,8 +65,23 @@ class Run:
 
 
 def make(name: str, of: SearchSpace, max_trials: int, seed: int = 0) -> Searcher:
-    searcher = SEARCHERS[name]
-    return searcher(of, parse_params(searcher, {}), seed, max_trials)
+    searcher = SEARCHERS[name.removesuffix(TRAINED)]
+    made = searcher(of, parse_params(searcher, {}), seed, max_trials)
+    if name.endswith(TRAINED):
+        made.expect_training()
+    return made
+
+
+def check_parent(run: Run, child: Proposal) -> None:
+    """It has succeeded, is as wide in every group, and no older than the last one that was named."""
+    named = [proposal.parent for proposal in run.proposals if proposal.parent is not None]
+    if child.parent is None:
+        assert not named, "back to the dense network"
+        return
+    parent = run.proposals[child.parent]
+    assert run.outcomes[parent].score is not None
+    assert all(mine <= had for mine, had in zip(child.widths, parent.widths, strict=True))
+    assert child.parent >= max(named, default=0)
 
 
 def search(searcher: Searcher, objective: Objective, concurrent: int = 1, shuffle: int = 0) -> Run:
@@ -75,15 +91,17 @@ def search(searcher: Searcher, objective: Objective, concurrent: int = 1, shuffl
         answer = searcher.ask() if len(running) < concurrent else Wait()
         if isinstance(answer, Proposal):
             assert answer.id == len(run.proposals)
-            assert answer.widths not in run.outcomes, "the same widths twice"
-            assert all(answer.widths != other.widths for other in running), "the same widths twice"
+            tried = [(other.widths, other.parent, other.training) for other in run.proposals]
+            assert (answer.widths, answer.parent, answer.training) not in tried, "the same twice"
+            assert answer.parent is None or searcher.names_parents
+            check_parent(run, answer)
             run.record.append(Asked(answer))
             running.append(answer)
         elif running:
             told = running.pop(order.randrange(len(running)))
-            run.outcomes[told.widths] = objective(searcher.space, told.widths)
-            run.record.append(Told(told.id, run.outcomes[told.widths]))
-            searcher.tell(told.id, run.outcomes[told.widths])
+            run.outcomes[told] = objective(searcher.space, told.widths)
+            run.record.append(Told(told.id, run.outcomes[told]))
+            searcher.tell(told.id, run.outcomes[told])
         else:
             assert isinstance(answer, Done), "Wait with nothing to wait for"
             assert isinstance(searcher.ask(), Done), "Done is not the end"
@@ -102,9 +120,10 @@ def setups(draw: st.DrawFn) -> tuple[SearchSpace, int, int, int]:
 def test_the_best_that_fits_uses_the_budget_up(name, setup, objective):
     of, max_trials, concurrent, shuffle = setup
     run = search(make(name, of, max_trials), objective, concurrent, shuffle)
-    fitting = {widths: outcome for widths, outcome in run.outcomes.items() if of.fits(widths)}
+    fitting = {proposal: outcome for proposal, outcome in run.outcomes.items() if of.fits(proposal.widths)}
     assert fitting, "no proposal within the budget"
-    assert within_one_step(of, max(fitting, key=lambda widths: fitting[widths].score))
+    best = max(fitting, key=lambda proposal: fitting[proposal].score)
+    assert within_one_step(of, best.widths, None if best.parent is None else run.proposals[best.parent].widths)
 
 
 @given(setups(), any_objectives)
@@ -177,7 +196,7 @@ def test_one_group_is_cut_to_the_budget(name):
     groups = [Group("only", 60)]
     of = space(groups, chain(groups), ratio=0.5)
     run = search(make(name, of, 10), OBJECTIVES["wider is better"])
-    assert (30,) in run.outcomes
+    assert (30,) in [proposal.widths for proposal in run.proposals]
 
 
 def proposals_of_a_fixed_search(name: str) -> list[list[int]]:

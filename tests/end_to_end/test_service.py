@@ -127,7 +127,7 @@ def test_an_upload_is_never_executed(client: Client, files: tuple[Path, Path], t
         ({"searcher": {"name": "magic"}}, r"searcher\.name 'magic' is unknown; use one of "),
         ({"pruner": {"name": "l9"}}, r"pruner\.name 'l9' is unknown; use one of "),
         ({"pruner": {"config_list": [{"op_names": ["conv9"]}]}}, "conv9"),
-        ({"recovery": {"short_steps": 5}}, r"recovery\.short_steps 5"),
+        ({"recovery": {"short_steps": -5}}, r"recovery\.short_steps -5"),
     ],
 )
 def test_bad_jobs_are_refused_before_any_trial(

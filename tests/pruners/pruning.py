@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pruners import (
@@ -15,6 +18,8 @@ from pruners import (
     RandomFilterPruner,
     TaylorFOWeightFilterPruner,
 )
+from pruners.graph.groups import Coupling, Indices
+from pruners.graph.shrink import shrink
 
 BY_WEIGHT = [L1FilterPruner, L2FilterPruner, FPGMPruner, RandomFilterPruner]
 BY_DATA = [ActivationAPoZRankFilterPruner, ActivationMeanRankFilterPruner, TaylorFOWeightFilterPruner]
@@ -81,3 +86,11 @@ def gone(pruner: object, name: str) -> list[int]:
 
 def relative(first: Tensor, second: Tensor) -> float:
     return float((first - second).detach().abs().max() / second.detach().abs().max())
+
+
+def shrunk_in_two_steps(module: fx.GraphModule, coupling: Coupling, keep: Sequence[Indices]) -> fx.GraphModule:
+    """What is left of a network that first loses every second channel that is to go, and then the others."""
+    gone = [np.setdiff1d(np.arange(len(group.classes)), kept) for group, kept in zip(coupling.prunable, keep, strict=True)]
+    first = [np.sort(np.concatenate([kept, lost[::2]])) for kept, lost in zip(keep, gone, strict=True)]
+    then = [np.searchsorted(wide, kept) for wide, kept in zip(first, keep, strict=True)]
+    return shrink(shrink(module, coupling, first), coupling.shrunk(first), then)

@@ -145,3 +145,17 @@ def test_a_polynomial_is_the_sum_of_its_terms(terms: list[Term], at: list[int]) 
     assert int(Polynomial(terms, 4)(np.array(at))) == expected
     left = Polynomial(terms, 4).with_constants({0: at[0], 2: at[2]})
     assert int(left(np.array([at[1], at[3]]))) == expected
+
+
+def test_a_polynomial_divided_and_moved() -> None:
+    terms = [Term(6, Linear(1, {0: 2}), Linear(0, {1: 1})), Term(2, *[Linear(0, {group: 1}) for group in range(3)]), Term(4)]
+    at = np.array([3, 5, 7])
+    whole = Polynomial(terms, 3)
+    assert int((whole // 2)(at)) * 2 == int(whole(at)) == 6 * 7 * 5 + 2 * 3 * 5 * 7 + 4
+    assert int((whole + 9)(at)) == int(whole(at)) + 9
+
+
+def test_costs_beyond_what_floats_hold_are_exact() -> None:
+    odd = 2**53 + 1  # no float64
+    terms = [Term(odd, Linear(0, {0: 1}), Linear(0, {1: 1})), Term(1, Linear(0, {0: 1}), Linear(0, {1: 1}))]
+    assert int(Polynomial(terms, 2)(np.array([1, 3]))) == 3 * (odd + 1)

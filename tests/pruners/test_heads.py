@@ -26,6 +26,7 @@ from pruners.importance import choose, group_scores
 from pruners.mask import mask
 from service.cli.picture import draw
 from tests.exporting import count_macs, load
+from tests.pruners.pruning import shrunk_in_two_steps
 from workers.inspection import inspect_model
 
 EXACT = 1e-5  # relative: float32 sums of the same few hundred terms in another order
@@ -195,6 +196,7 @@ def test_heads_and_their_widths_go_exactly(name: str, tmp_path: Path) -> None:
         if number < 6:
             within = beside_norms(coupling, keep)
             assert relative_difference(shrink(module, coupling, within), mask(module, coupling, within), (x,)) < EXACT
+            assert relative_difference(shrunk_in_two_steps(module, coupling, keep), small, (x,)) < EXACT
     again = load(small, (TOKENS, 7), tmp_path / "small.pt2")
     assert relative_difference(again, small, (x,)) < EXACT
 

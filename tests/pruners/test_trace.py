@@ -22,6 +22,7 @@ from pruners.importance import choose, group_scores
 from pruners.mask import mask
 from tests.exporting import count_macs, export, load
 from tests.networks import VGG16BN, CifarResNet, MobileNetV2, SplitJoin, randomise
+from tests.pruners.pruning import shrunk_in_two_steps
 
 NETWORKS = {
     "resnet20": (CifarResNet(20), (3, 32, 32)),
@@ -57,6 +58,9 @@ def test_masked_equals_removed_and_costs_are_exact(traced: tuple[fx.GraphModule,
     with torch.no_grad():
         removed, masked = small(x), mask(module, coupling, keep)(x)
     assert float((removed - masked).abs().max() / masked.abs().max()) <= TOLERANCE
+    in_two_steps = shrunk_in_two_steps(module, coupling, keep)
+    with torch.no_grad():
+        assert torch.equal(in_two_steps(x), removed), "a network that was shrunk is shrunk further"
 
 
 def test_dense_costs_are_torchs_own(traced: tuple[fx.GraphModule, Coupling, tuple]) -> None:

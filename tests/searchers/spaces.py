@@ -49,14 +49,14 @@ def space(
     return SearchSpace(groups, cost, Budget.of(metric, dense, ratio=ratio), round_to)
 
 
-def within_one_step(of: SearchSpace, widths: Sequence[int]) -> bool:
-    """Whether widths are on the grid, fit the budget, and no group has room for one more step."""
+def within_one_step(of: SearchSpace, widths: Sequence[int], widest: Sequence[int] | None = None) -> bool:
+    """Whether widths are on the grid, fit the budget, and no group short of ``widest`` (dense) has room for a step."""
     wider = [[*widths[:i], widths[i] + of.step[i], *widths[i + 1 :]] for i in range(len(widths))]
     allowed = all(
         least <= w <= dense and (dense - w) % step == 0
         for w, least, dense, step in zip(widths, of.least, of.dense, of.step, strict=True)
     )
-    growable = [wide for i, wide in enumerate(wider) if widths[i] < of.dense[i]]
+    growable = [wide for i, wide in enumerate(wider) if widths[i] < (widest or of.dense)[i]]
     return allowed and of.fits(widths) and not any(of.fits(wide) for wide in growable)
 
 

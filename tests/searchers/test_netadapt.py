@@ -128,6 +128,30 @@ class TestSearch:
             tried |= scores
         assert within_one_step(branches, best(branches, tried))
 
+    def test_trained_winners_are_trained_together_before_the_next_round_is_cut_from_them(self, branches):
+        searcher = netadapt(branches, rounds=2, decay=1.0, winners=2)
+        searcher.expect_training()
+        objective = damage(branches, [2.0, 1.0, 4.0, 1.0])
+        first = ask_round(searcher)
+        assert {p.parent for p in first} == {None}
+        tell_round(searcher, first, objective)
+        (together,) = ask_round(searcher)
+        assert (together.widths, together.parent) == ((60, 48, 60, 48), None)
+        tell_round(searcher, [together], objective)
+        last = ask_round(searcher)
+        assert {p.parent for p in last} == {together.id}
+        # No channel comes back: where a cut leaves room for one more step, other groups stay as their parent has them.
+        assert [p.widths for p in last] == [(36, 48, 60, 48), (60, 24, 60, 48), (60, 48, 36, 48), (60, 48, 60, 24)]
+
+    def test_the_best_winner_goes_on_alone_if_training_them_together_fails(self, branches):
+        searcher = netadapt(branches, rounds=2, decay=1.0, winners=2)
+        searcher.expect_training()
+        tell_round(searcher, ask_round(searcher), damage(branches, [2.0, 1.0, 4.0, 1.5]))
+        tell_round(searcher, ask_round(searcher), lambda w: None)
+        last = ask_round(searcher)
+        assert {p.parent for p in last} == {1}
+        assert all(p.widths[1] <= 48 for p in last)
+
     def test_only_the_most_promising_groups_are_tried_again(self, branches):
         searcher = netadapt(branches, candidates=2)
         tell_round(searcher, ask_round(searcher), damage(branches, [2.0, 1.0, 4.0, 3.0]))

@@ -30,17 +30,18 @@ def test_upgrading_again_changes_nothing(database: Database, queued: str) -> Non
         assert session.get_one(Job, queued).state == "queued"
 
 
-def test_trials_from_before_sizes_were_recorded_are_kept(database: Database, queued: str) -> None:
+def test_trials_of_the_first_tables_are_kept(database: Database, queued: str) -> None:
     with database.write() as session:
         common = {"state": "pending", "note": "", "widths": [1], "plan": {}, "macs": 1, "params": 1, "asked_sequence": 1}
         session.add(Trial(job_id=queued, number=0, **common))
     with database.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE trials DROP COLUMN size_bytes"))
+        for later in ("size_bytes", "parent", "training"):
+            connection.execute(text(f"ALTER TABLE trials DROP COLUMN {later}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     upgrade(database)
     with database.read() as session:
         trial = session.get_one(Trial, (queued, 0))
-        assert (trial.macs, trial.size_bytes) == (1, None)
+        assert (trial.macs, trial.size_bytes, trial.parent, trial.training) == (1, None, None, None)
 
 
 def test_a_folder_with_a_percent_sign_works(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from searchers.base import Asked, Outcome, Proposal, Told
+from searchers.base import Asked, Outcome, Proposal, Told, Training
 from service.app import create_app
 from service.context import Context
 from service.database import Database
@@ -50,7 +50,9 @@ def test_the_record_keeps_the_order_of_asks_and_tells(log: DatabaseLog, seed: in
     expected: list[Asked | Told] = []
     pending: list[int] = []
     for number in range(30):
-        proposal = Proposal(number, (rng.randint(1, 16), 2), f"round {number}: ⊕")
+        parent = rng.choice([None, *range(number)])
+        training = rng.choice([None, Training("admm", (("rho", rng.random()), ("epochs", 2))), Training("agp")])
+        proposal = Proposal(number, (rng.randint(1, 16), 2), f"round {number}: ⊕", parent, training)
         log.asked(proposal, plan())
         expected.append(Asked(proposal))
         pending.append(number)
@@ -146,7 +148,7 @@ def finished(tmp_path: Path) -> Any:
             log.asked(Proposal(number, (8, 16), f"trial {number}"), plan(macs))
             log.started(number)
             log.told(number, Outcome(score, 0.9 + score / 10), 0.5, WORKER)
-        log.asked(Proposal(4, (1, 1), "last"), plan(10))
+        log.asked(Proposal(4, (1, 1), "last", parent=2, training=Training("admm", (("epochs", 2),))), plan(10))
         log.started(4)
         contents = {"pt2": b"p" * 1000, "safetensors": b"s", "recipe": b"{}"}
         for form, content in contents.items():
@@ -235,6 +237,8 @@ def test_trials_show_proposal_and_outcome(finished: Finished, tmp_path: Path) ->
         "latency_ms": None,
         "error": None,
     }
+    assert (first["parent"], first["training"]) == (None, None)
+    assert (last["parent"], last["training"]) == (2, {"schedule": "admm", "params": {"epochs": 2}})
     assert (first["worker"], first["evaluate_seconds"], first["attempts"]) == ({"node": "node-1", "pid": 4711}, 0.5, 1)
     assert (last["state"], last["worker"], last["outcome"]["error"]) == (
         "failed",

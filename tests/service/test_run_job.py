@@ -26,10 +26,11 @@ def jobs(database: Database, queued: str) -> JobRepository:
 
 
 def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path) -> None:
-    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) -> None:
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         assert spec.budget.ratio == 0.5
         assert (model, data) == (store.path("a" * 64), store.path("b" * 64))
         assert list(workdir.iterdir()) == []
+        networks.mkdir()
         log.running(3)
         (workdir / "net").write_bytes(b"net")
         log.finishing()
@@ -56,7 +57,7 @@ def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRe
 def test_a_job_that_fails_says_why(
     database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, error: Exception, reason: str
 ) -> None:
-    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) -> None:
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
         raise error
 
@@ -68,7 +69,7 @@ def test_a_job_that_fails_says_why(
 def test_a_process_whose_job_was_cancelled_leaves_it_so(
     database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
-    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) -> None:
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
         jobs.cancel(queued)
         raise RuntimeError("stopped half-way")
@@ -80,9 +81,12 @@ def test_a_process_whose_job_was_cancelled_leaves_it_so(
 def test_an_attempt_that_was_replaced_does_no_work(
     database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
-    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) -> None:
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
         pytest.fail("it went on after it was refused")
 
+    left = tmp_path / "jobs" / queued / "networks"  # by the attempt that goes on
+    left.mkdir(parents=True)
     assert attempt(queued, 0, database, store, tmp_path, work) == 1
     assert jobs.get(queued).state == State.STARTING
+    assert list((tmp_path / "jobs" / queued).iterdir()) == [left]

@@ -43,7 +43,7 @@ def spec(**fields: object) -> JobSpec:
 @pytest.mark.usefixtures("cluster")
 def test_a_job_from_start_to_end(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
-    run_job(spec(recovery={"final_epochs": 2}), *files, tmp_path, log)
+    run_job(spec(recovery={"final_epochs": 2}), *files, tmp_path, tmp_path / "networks", log)
     assert log.phases == ["running", "finishing", "succeeded"]
     assert log.baseline is not None
     assert log.best is not None
@@ -83,21 +83,26 @@ def test_a_second_attempt_ends_as_the_first_would_have(files: tuple[Path, Path],
     folders = [tmp_path / name for name in ("whole", "resumed")]
     for folder in folders:
         folder.mkdir()
+    asked = spec(recovery={"short_steps": 2}, limits={"max_trials": 20})  # each round cuts what the last one trained
     whole = ListLog()
-    run_job(spec(), *files, folders[0], whole)
-    resumed = ListLog(entries=whole.entries[: len(whole.entries) // 2])
-    run_job(spec(), *files, folders[1], resumed)
-    widths = [entry.proposal.widths for entry in whole.entries if isinstance(entry, Asked)]
-    assert [entry.proposal.widths for entry in resumed.entries if isinstance(entry, Asked)] == widths
+    run_job(asked, *files, folders[0], folders[0] / "networks", whole)
+    resumed = ListLog(entries=whole.entries[: len(whole.entries) * 2 // 3])
+    run_job(asked, *files, folders[1], folders[1] / "networks", resumed)  # where networks have to be made again
+    proposals = [entry.proposal for entry in whole.entries if isinstance(entry, Asked)]
+    assert len({proposal.parent for proposal in proposals}) > 2
+    assert [entry.proposal for entry in resumed.entries if isinstance(entry, Asked)] == proposals
     assert resumed.trial == whole.trial
-    assert resumed.artefacts["recipe"] == whole.artefacts["recipe"]
+    for form in ("recipe", "safetensors"):
+        assert resumed.artefacts[form] == whole.artefacts[form]
+    kept = {int(file.stem) for file in (folders[0] / "networks").iterdir()}
+    assert kept < {proposal.id for proposal in proposals}, "those of former rounds are gone"
 
 
 @pytest.mark.usefixtures("cluster")
 def test_a_trial_that_trains_hands_over_what_it_trained(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     asked = spec(searcher={"name": "fixed"}, pruner={"name": "agp", "params": {"epochs": 3}})
-    run_job(asked, *files, tmp_path, log)
+    run_job(asked, *files, tmp_path, tmp_path / "networks", log)
     assert [f"epoch {n} of 3" in message for n, message in enumerate(log.messages, 1)] == [True] * 3
     assert log.baseline is not None
     assert log.best is not None
@@ -113,16 +118,39 @@ def test_a_trial_that_trains_hands_over_what_it_trained(files: tuple[Path, Path]
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_job_that_trains_shrinks_and_goes_on_from_there(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    params = {"rounds": 2, "admm_iterations": 2}
+    asked = spec(searcher={"name": "autocompress", "params": params}, limits={"max_trials": 6})
+    run_job(asked, *files, tmp_path, tmp_path / "networks", log)
+    proposals = [entry.proposal for entry in log.entries if isinstance(entry, Asked)]
+    outcomes = {entry.proposal_id: entry.outcome for entry in log.entries if isinstance(entry, Told)}
+    assert not [outcome.error for outcome in outcomes.values() if outcome.error]
+    first, second = [proposal for proposal in proposals if proposal.training is not None]
+    assert (first.parent, second.parent) == (None, first.id)
+    assert log.trial == second.id, "the last training beats every bare cut"
+    assert "ADMM: epoch 2 of 2" in " ".join(log.messages)
+    assert log.baseline is not None
+    assert log.best is not None
+    assert 0.45 < log.best.macs / log.baseline.macs <= 0.5
+    pt2 = tmp_path / "winner.pt2"
+    pt2.write_bytes(log.artefacts["pt2"])
+    data = load_data(files[1], 0)
+    quality = Evaluator(files[0], data, spec()).quality(build_module(read_program(pt2)), data.search)
+    assert quality.accuracy == outcomes[second.id].metric, "the very network that was judged"
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     with pytest.raises(JobFailed, match="within the budget"):
-        run_job(spec(limits={"max_trials": 30, "max_seconds": 1}), *files, tmp_path, log)
+        run_job(spec(limits={"max_trials": 30, "max_seconds": 1}), *files, tmp_path, tmp_path / "networks", log)
     assert "succeeded" not in log.phases
 
 
 def test_an_impossible_job_is_refused_before_any_trial(files: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"budget\.ratio 0\.0001"):
-        run_job(spec(budget={"ratio": 0.0001}), *files, tmp_path, ListLog())
+        run_job(spec(budget={"ratio": 0.0001}), *files, tmp_path, tmp_path / "networks", ListLog())
 
 
 def test_the_dense_network_scores_nought(files: tuple[Path, Path]) -> None:
@@ -143,6 +171,19 @@ def test_recalibration_helps_a_cut_network(files: tuple[Path, Path]) -> None:
     assert before is not None
     assert after is not None
     assert after > before
+
+
+def test_least_squares_helps_a_cut_network(files: tuple[Path, Path]) -> None:
+    data = load_data(files[1], 0)
+    plain, solved = (Evaluator(files[0], data, spec(recovery={"least_squares": wanted})) for wanted in (False, True))
+    widths = [group.width // 2 for group in plain.coupling.prunable]
+    before, after = plain.evaluate(widths).score, solved.evaluate(widths).score
+    assert before is not None
+    assert after is not None
+    assert after > before
+    cut = plain.prune(widths)
+    again = solved.prune([max(1, width * 3 // 4) for width in widths], cut)  # of a network that was cut before
+    assert all(set(few) <= set(many) for few, many in zip(again.keep, cut.keep, strict=True))
 
 
 def test_a_plan_that_breaks_is_a_failed_outcome(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

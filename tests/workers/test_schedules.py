@@ -15,7 +15,7 @@ from workers.evaluator import Evaluator
 from workers.inspection import catalogue, describe_groups
 from workers.plan import make_searcher, make_space
 from workers.schedules.base import SCHEDULES
-from workers.spec import JobSpec
+from workers.spec import JobSpec, Recovery
 
 SHORT = {
     "agp": {"epochs": 3},
@@ -54,7 +54,7 @@ def test_a_schedule_trains_and_ends_on_the_budget(name: str, files: tuple[Path, 
     before = {key: tensor.clone() for key, tensor in evaluator.dense.state_dict().items()}
     widths = planned(evaluator, asked)
     reports: list[str] = []
-    outcome, pruned = evaluator.evaluate_keeping(widths, reports.append)
+    outcome, pruned = evaluator.evaluate_keeping(widths, report=reports.append)
     assert pruned is not None
     assert len(reports) == EPOCHS[name]
     assert "epoch" in reports[-1]
@@ -82,6 +82,10 @@ def test_training_while_pruning_beats_the_bare_cut(name: str, files: tuple[Path,
     ("asked", "sentence"),
     [
         (spec("agp", {}, searcher="netadapt"), r"^searcher\.name 'netadapt' cannot run agp, a schedule that trains"),
+        (
+            spec("agp", {}).model_copy(update={"recovery": Recovery(least_squares=True)}),
+            r"^recovery\.least_squares True finds nothing to make up for behind agp",
+        ),
         (spec("agp", {"epochs": 1}), r"^pruner\.params\.epochs 1 should be greater than or equal to 2\.$"),
         (spec("admm", {"speed": 1}), r"^pruner\.params\.speed 1 is not a known field"),
     ],

@@ -87,6 +87,26 @@ def test_lost_workers_and_failures_are_outcomes() -> None:
     assert search.outcomes[second.id].error == "Out of memory."
 
 
+def test_networks_are_wanted_while_they_may_be_parents_or_are_the_best() -> None:
+    kind = searcher()
+    kind.expect_training()
+    search = RecordedSearch(kind, ListLog(), describe, Limits(max_trials=40))
+    proposals: list[Proposal] = []
+    while not isinstance(answer := search.ask(), Done):
+        assert isinstance(answer, Proposal)
+        assert answer.parent is None or answer.parent in search.wanted(lambda widths: False)
+        search.tell(answer.id, result(answer.widths))
+        proposals.append(answer)
+    newest = max(proposal.parent or 0 for proposal in proposals)
+    assert newest > 10
+    assert search.wanted(lambda widths: False) == set(range(newest, len(proposals)))
+    first = proposals[0]
+    assert search.wanted(lambda widths: widths == first.widths) == {0, *range(newest, len(proposals))}
+    plain = RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=40))
+    run(plain)
+    assert len(plain.wanted(lambda widths: sum(widths) <= 30)) == 1, "without parents the best alone"
+
+
 def test_the_best_fits_the_budget_and_the_earlier_of_equals_wins() -> None:
     search = RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=40))
     assert search.best(lambda widths: True) is None

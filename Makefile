@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve test check format bench zoo fuzz clean
+.PHONY: help demo serve test check format bench bench-search zoo fuzz clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,8 +36,11 @@ zoo: .venv/installed ## every architecture of the zoo: traced, halved, compared,
 fuzz: .venv/installed-dev ## fuzz the program reader for ten minutes (pip install atheris into .venv first)
 	$(BIN)/python -m tests.fuzz.fuzz_program -len_control=0 -max_len=4096 -max_total_time=600
 
-bench: .venv/installed-bench ## the README's figures: make bench DATA=cifar10.npz WEIGHTS=resnet20.safetensors (half an hour)
-	$(BIN)/python -m benchmarks.cifar --data $(DATA) --weights $(WEIGHTS) --plot docs/search.svg
+bench: bench-search ## the README's figures: see bench-search
+
+bench-search: .venv/installed-bench ## searchers against controls: make bench-search DATA=cifar10.npz WEIGHTS="resnet20.safetensors resnet56.safetensors" (hours; resumes)
+	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --plot docs/search.svg
+	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --correlation --seeds 0
 
 clean: ## remove the environment and what the service wrote here
 	rm -rf .venv .venv-zoo secateur-data build *.egg-info

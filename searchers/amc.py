@@ -20,21 +20,27 @@ from searchers.base import Given, Outcome, Params
 from searchers.ddpg import BATCH, Agent, Transition
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
+from searchers.uniform import uniform_plans
 
 _MEMORY_EPISODES = 100  # episodes that the agent learns from; the authors' code keeps 100 transitions per layer
-_WARM_UP = 0.25  # share of the trials that explore blindly: the paper's 100 of 400
+_WARM_UP = 0.25  # share of the trials that explore before the agent learns: the paper's 100 of 400
 _NOISE_LEFT = 0.05  # in the last episode; with less, a search of 200 trials repeats itself in its second half
 _WALKS = 5  # how often an episode is walked again if it leads to a plan that was tried
-_EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
+_HIGHEST_ANCHOR = 0.95  # a group that the uniform plan leaves dense must be within reach of actions too
 
 
 class AMCParams(Params):
     """AMC's parameters."""
 
     warmup: int | None = Field(
-        None, ge=1, description="Episodes that explore blindly before the agent learns; by default a quarter of max_trials."
+        None, ge=1, description="Episodes around the uniform plan before the agent learns; by default a quarter of max_trials."
     )
-    sigma: float = Field(0.5, gt=0, description="Standard deviation of the first action noise after the warm-up.")
+    sigma: float = Field(
+        0.1,
+        gt=0,
+        description="Standard deviation of the action noise in the warm-up and at first after it (the paper's 0.5 is of "
+        "actions that are keep fractions themselves).",
+    )
     decay: float | None = Field(
         None,
         gt=0,
@@ -58,22 +64,24 @@ class AMCParams(Params):
 class AMC(RoundSearcher):
     """A DDPG agent walks over the groups and keeps of each a fraction, bounded so that the budget holds.
 
-    An episode is one walk. At each group the agent sees eleven numbers (``_state``) and answers with a keep fraction.
-    It is raised to the ``floor`` and lowered until the network fits with all undecided groups at their floors, so that
-    the budget, which the floors meet, is met at the end. What the walk left unused goes back in proportion
-    (``SearchSpace.project``), and from the widths of that final plan the agent learns, not from what it asked for.
+    An episode is one walk. At each group the agent sees eleven numbers (``_state``) and answers with an action a, 0…1, that
+    stands for the keep fraction u^((1 − a)/a), where u is the group's in the better uniform plan: 0.5 is that plan, 0
+    nothing and 1 all of the group. (With actions that are keep fractions, as published, a hundred episodes are spent on
+    finding a plan as good as the uniform one.) The fraction is raised to the ``floor`` and lowered until the network fits
+    with all undecided groups at their floors, so that the budget, which the floors meet, is met at the end. What the walk
+    left unused goes back in proportion (``SearchSpace.project``), and from the widths of that final plan the agent learns,
+    not from what it asked for.
 
-    The first walks, the ``warmup``, take fractions drawn evenly; the first two of all are the uniform plan, and the one
-    that leaves residual streams dense. After it fractions come from a normal distribution around the actor's answer, cut
-    off to 0…1, whose width shrinks by ``decay`` an episode.
+    The first two plans are the uniform ones. Actions come from a normal distribution, cut off to 0…1: in the ``warmup``
+    around 0.5, and after it around the actor's answer, with a width that shrinks by ``decay`` an episode.
 
     The reward is one for the whole episode. Scores may be on any scale, so that the agent is given the share of
     all other plans so far that a plan beats, 0…1, by score (``accuracy``) or by −error·log(cost) (``guaranteed``, the
     paper's reward for a guaranteed accuracy; all plans cost nearly the same here, so that it ranks by accuracy where the
     other ranks by score). A failed trial teaches nothing.
 
-    It learns slowly: the paper walks 400 episodes and the authors' code 800. In the 200 trials of a usual search its
-    episodes grow much better than blind ones, but other searches get further.
+    It learns slowly: the paper walks 400 episodes and the authors' code 800. In the trials of a usual search its episodes
+    grow better than blind ones, but other searches get further.
 
     Plans of an earlier search that fit the budget count as episodes of the warm-up.
 
@@ -93,9 +101,8 @@ class AMC(RoundSearcher):
             raise InvalidInput("searcher.params.warmup", params.warmup, problem)
         self._decay = params.decay or _NOISE_LEFT ** (1 / max(1, max_trials - self._warmup))
         self._random = random.Random(seed)  # noqa: S311 - a search, not a secret
-        uniform = space.project([_EQUAL] * len(space.groups))
-        spared = space.project([1.0 if group.residual else _EQUAL for group in space.groups])
-        self._starts = [uniform, spared]
+        self._starts = uniform_plans(space)
+        uniform = self._starts[0]
         # At most what the uniform plan keeps, which fits; so the floors together fit too.
         self._floor = [min(u, self._rounded(i, params.floor)) for i, u in enumerate(uniform)]
         self._static = _static_features(space)
@@ -151,7 +158,8 @@ class AMC(RoundSearcher):
     def _transitions(self, widths: Widths, reward: float) -> list[Transition]:
         """The walk that ends in this plan."""
         states = [self._state(step, widths) for step in range(len(self.space.searchable))]
-        actions = [widths[group] / self.space.dense[group] for group in self.space.searchable]
+        kept = [widths[group] / self.space.dense[group] for group in self.space.searchable]
+        actions = [1 / (1 + log(share) / log(anchor)) for share, anchor in zip(kept, self._anchors, strict=True)]
         following = [*states[1:], None]
         return [Transition(s, a, reward, f) for s, a, f in zip(states, actions, following, strict=True)]
 
@@ -169,18 +177,25 @@ class AMC(RoundSearcher):
     def _walk(self) -> Widths:
         widths = [*self._floor]
         for step, group in enumerate(self.space.searchable):
-            asked = self._rounded(group, self._action(self._state(step, tuple(widths))))
+            asked = self._rounded(group, self._anchors[step] ** _exponent(self._action(self._state(step, tuple(widths)))))
             widths[group] = max(asked, self._floor[group])
             # All floors fit together, so that there is always a largest width.
             widths[group] = self.space.largest(widths, group, self.space.budget.limit) or self._floor[group]
         return self.space.project([width / dense for width, dense in zip(widths, self.space.dense, strict=True)])
 
+    @property
+    def _anchors(self) -> list[float]:
+        """Per searchable group, the keep fraction that an action of 0.5 stands for: that of the better uniform plan."""
+        rewards = {plan: reward for plan in self._starts if (reward := self._reward(plan)) is not None}
+        plan = max(rewards, key=rewards.__getitem__, default=self._starts[0])
+        return [min(plan[group] / self.space.dense[group], _HIGHEST_ANCHOR) for group in self.space.searchable]
+
     def _action(self, state: Sequence[float]) -> float:
-        if self._agent is None:
-            return self._random.random()
+        mean = 0.5 if self._agent is None else self._agent.act(state)
         sigma = self.params.sigma * self._decay ** max(0, len(self._episodes) - max(self._warmup, self._earlier))
-        noisy = NormalDist(self._agent.act(state), max(sigma, 1e-6))  # 1e-6: less than any width's share
-        return noisy.inv_cdf(self._random.uniform(max(noisy.cdf(0), 1e-12), min(noisy.cdf(1), 1 - 1e-12)))
+        noisy = NormalDist(mean, max(sigma, 1e-6))  # 1e-6: less than any width's share
+        drawn = self._random.uniform(max(noisy.cdf(0), 1e-12), min(noisy.cdf(1), 1 - 1e-12))
+        return min(max(noisy.inv_cdf(drawn), 0.0), 1.0)
 
     def _rounded(self, group: int, fraction: float) -> int:
         step, least, dense = self.space.step[group], self.space.least[group], self.space.dense[group]
@@ -207,6 +222,10 @@ class AMC(RoundSearcher):
             (cost - space.cost(tight_end)) / dense_cost,
             1.0 if last is None else widths[last] / space.dense[last],
         ]
+
+
+def _exponent(action: float) -> float:
+    return (1 - action) / max(action, 1e-6)
 
 
 def _static_features(space: SearchSpace) -> list[list[float]]:

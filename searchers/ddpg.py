@@ -21,6 +21,7 @@ BATCH = 64
 """Transitions per update; AMC's default."""
 _HIDDEN = 300  # units of both hidden layers of both networks
 _RATE = 1e-3  # of Adam; AMC's critic. Its actor takes 1e-4 over 800 episodes, too slow for the 200 of a usual search
+_LAST_LAYER = 0.05  # of the usual scale of weights: the first actions are all near 0.5, the first values near 0 (as in DDPG)
 _TAU = 0.01  # share of the networks that the targets take over per update
 _DISCOUNT = 1.0  # none: a reward is for the whole episode
 _BASELINE_RATE = 0.5  # of the moving average of rewards that is subtracted
@@ -116,6 +117,8 @@ class Agent:
             for layer, width in zip(linear, sizes, strict=False):
                 layer.weight.uniform_(-(width**-0.5), width**-0.5, generator=self._generator)
                 layer.bias.uniform_(-(width**-0.5), width**-0.5, generator=self._generator)
+            for last in (linear[-1].weight, linear[-1].bias):
+                last.mul_(_LAST_LAYER)
         return [linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2]]
 
 

@@ -20,10 +20,14 @@ from pydantic import Field
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
 from searchers.base import Done, Given, Outcome, Params, Proposal, Searcher, Wait
+from searchers.moves import around
 from searchers.space import SearchSpace, Widths
+from searchers.uniform import uniform_plans
 
 _LEAST_PREFERENCE = 0.05  # a group at this against one at 1 keeps a twentieth as much: as uneven as plans get
 _EQUAL = 0.5  # in every group: the uniform plan; any number below 1 does, only proportions count
+_FIRST = 10  # plans around the uniform ones that the sampler begins with, in place of blind draws
+_SPREAD = 0.3  # standard deviation of the logarithm of the factors by which they differ from them
 _SAMPLES_PER_PROPOSAL = 5  # how often the sampler may land on plans that are known before a blind draw takes its place
 _BLIND_DRAWS = 50  # draws that may all repeat before the space counts as used up
 _LARGEST_SCORE = 2.0**500  # the Gaussian process adds squares of scores, and floats end at 2^1024
@@ -77,7 +81,7 @@ class Optuna(Searcher):
     proportions that uses the budget up. The study maximises the score alone, with every sampler: all plans cost the
     same, so that a second objective would be constant, and NSGA-II is here an elitist genetic algorithm.
 
-    The uniform plan comes first, and where there are residual streams, second the one that leaves them dense. Points
+    The uniform plans come first, and others around them, from which the sampler sets out. Points
     that lead to a known plan are told its score; to one that is running, they share its outcome when it comes. After
     five of them in a row a blind draw takes the sampler's place. Where blind draws find nothing new the search ends.
 
@@ -141,11 +145,13 @@ class Optuna(Searcher):
             self._learn(trial, outcome)
 
     def _starts(self) -> list[dict[str, float]]:
-        """The two uniform plans as points; where they are one plan, the second is dealt with like any repetition."""
-        residual = [self.space.groups[group].residual for group in self.space.searchable]
-        uniform = dict.fromkeys(self._domain, _EQUAL)
-        spared = {name: 1.0 if is_residual else _EQUAL for name, is_residual in zip(self._domain, residual, strict=True)}
-        return [uniform, spared] if any(residual) else [uniform]
+        """The uniform plans as points, and others around them."""
+        generator, uniform = random.Random(self.seed), uniform_plans(self.space)  # noqa: S311 - a search, not a secret
+        count = min(_FIRST, self.planned_trials) - len(uniform)
+        plans = [*uniform, *(around(self.space, uniform[i % len(uniform)], _SPREAD, generator) for i in range(count))]
+        return [
+            {str(g): max(plan[g] / self.space.dense[g], _LEAST_PREFERENCE) for g in self.space.searchable} for plan in plans
+        ]
 
     def _sampled(self) -> tuple[Widths, Trial] | None:
         """A new plan from the sampler."""

@@ -14,12 +14,14 @@ from pydantic import Field, field_validator
 
 from searchers import SEARCHERS
 from searchers.base import Params
-from searchers.curves import damage_curves, even_damage, grid
+from searchers.curves import damage_curves, even_damage, grid, least_damage
 from searchers.moves import exchange, finite_scores
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
+from searchers.uniform import uniform_plans
 
 _EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
+_ALLOCATIONS = 4  # plans that follow the analysis: by equal damage, by least damage, and the two uniform ones
 _FIRST_CUT, _NEXT_CUT = 0.25, 0.7  # a re-analysis cuts each group by a quarter, the next by 0.7 of that, …
 _STRIDES = (0.5, 1.0, 2.0)  # in cuts: how far a new plan goes along what a re-analysis showed
 _EXCHANGED = 3  # groups that seem too wide, and too narrow, whose pairs are tried after a re-analysis
@@ -58,10 +60,11 @@ class Sensitivity(RoundSearcher):
 
     1. Analysis, at most half of the trials: the dense network, then every group alone at the first of the ratios, all in
        parallel; then at the next, except the groups that hurt more than the budget asks (``stop``), and so on. No group is
-       probed below the width at which it meets the budget alone. With fewer trials than groups and three more, there is no
+       probed below the width at which it meets the budget alone. With fewer trials than groups and five more, there is no
        analysis, and all groups count as equal.
     2. Allocation: each curve is made monotone; the lowest threshold is found at which every group, cut to its narrowest
-       width with no more damage, meets the budget. That plan is tried, beside the uniform one.
+       width with no more damage, meets the budget. That plan is tried, beside the one with the least sum of damages and
+       the uniform ones.
     3. Re-analysis around the best plan on the budget so far, as long as there are trials: every group alone is cut a bit
        further, the others growing in proportion, so that all probes are on the budget and may win. Then plans that cut
        each group in proportion to what its probe gained, in strides of several lengths, and exchanges between the groups
@@ -81,7 +84,7 @@ class Sensitivity(RoundSearcher):
         self._depths = _affordable(params.ratios, groups, max_trials)
         self._cuts = [_FIRST_CUT * _NEXT_CUT**i for i in range(_REANALYSES)]
         analysis = 1 + groups * len(self._depths) if self._depths else 0
-        self._planned = min(max_trials, analysis + 2 + (groups + len(_STRIDES) + _EXCHANGED**2) * len(self._cuts))
+        self._planned = min(max_trials, analysis + _ALLOCATIONS + (groups + len(_STRIDES) + _EXCHANGED**2) * len(self._cuts))
         self._probes: list[dict[int, Widths]] = [{} for _ in space.groups]  # per group, the plan probed by its width
         self._allocated = False
         self._base: Widths | None = None  # what the present re-analysis is made around
@@ -137,9 +140,12 @@ class Sensitivity(RoundSearcher):
 
     def _allocation(self) -> list[Candidate]:
         self._allocated = True
-        plan = even_damage(self.space, damage_curves(self.space, self._drops()))
-        uniform = self.space.project([_EQUAL] * len(self.space.groups))
-        return [Candidate(plan, "equal damage in every group"), Candidate(uniform, "the same keep fraction in every group")]
+        curves = damage_curves(self.space, self._drops())
+        return [
+            Candidate(even_damage(self.space, curves), "equal damage in every group"),
+            Candidate(least_damage(self.space, curves), "the least sum of damages"),
+            *[Candidate(plan, "a uniform plan") for plan in uniform_plans(self.space)],
+        ]
 
     def _reanalysis(self) -> list[Candidate]:
         scores = {widths: score for widths, score in finite_scores(self.outcomes).items() if self.space.fits(widths)}
@@ -179,7 +185,7 @@ class Sensitivity(RoundSearcher):
 
 def _affordable(ratios: Sequence[float], groups: int, max_trials: int) -> list[float]:
     """The ratios, evenly thinned so that the analysis takes at most half of the trials; at least one if it can be had."""
-    if max_trials < groups + 3:  # the dense network, one probe for each group, the two plans
+    if max_trials < groups + 1 + _ALLOCATIONS:  # the dense network, one probe for each group, the plans
         return []
     count = min(len(ratios), max(1, (max_trials // 2 - 1) // groups))
     return [ratios[(2 * i + 1) * len(ratios) // (2 * count)] for i in range(count)]

@@ -15,16 +15,17 @@ from pydantic import Field
 
 from searchers import SEARCHERS
 from searchers.base import Params
-from searchers.moves import exchange, finite_scores
+from searchers.moves import around, exchange, finite_scores
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
+from searchers.uniform import uniform_plans
 
 _MOVE_POWER = 0.25  # of the temperature, so that the last moves, a third of the first, still are a channel or more
 FIRST = 8
 """Plans that the first temperature is taken from: the fewest whose spread means something."""
 _LAST_TEMPERATURE = 0.01  # of the first: there, a loss of a twentieth of the first temperature is hardly ever taken
 _DRAWS_PER_MOVE = 20  # a chain in a corner of a small space finds little that is new; after this many it rests for a round
-_LEAST_PREFERENCE = 0.05  # a group drawn at this against one at 1 keeps a twentieth as much: as uneven as plans get
+_SPREAD = 0.3  # standard deviation of the logarithm of the factors by which first plans differ from uniform ones
 
 
 class SimulatedAnnealingParams(Params):
@@ -82,9 +83,9 @@ class SimulatedAnnealing(RoundSearcher):
     def __init__(self, space: SearchSpace, params: SimulatedAnnealingParams, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
         draws = random.Random(seed)  # noqa: S311 - a search, not a secret
-        preferences = [[0.5] * len(space.groups)]  # the uniform plan: any number below 1, only proportions count
-        preferences += [[draws.uniform(_LEAST_PREFERENCE, 0.99) for _ in space.groups] for _ in range(FIRST - 1)]
-        self._first = list(dict.fromkeys(map(space.project, preferences)))[:max_trials]
+        uniform = uniform_plans(space)
+        drawn = [around(space, uniform[i % len(uniform)], _SPREAD, draws) for i in range(FIRST - len(uniform))]
+        self._first = list(dict.fromkeys([*uniform, *drawn]))[:max_trials]
         self._generators = [random.Random(f"{seed} {chain}") for chain in range(params.chains)]  # noqa: S311
         self._chains: list[_Chain] = []
 

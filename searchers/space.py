@@ -14,6 +14,9 @@ from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from itertools import count
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pruners.cost import METRICS, CostModel
 from pruners.errors import InvalidInput
 
@@ -143,6 +146,10 @@ class SearchSpace:
             width in range(least, dense + 1, step)
             for width, least, dense, step in zip(widths, self.least, self.dense, self.step, strict=True)
         )
+
+    def costs(self, plans: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The costs ``[...]`` of many plans ``[..., groups]`` at once."""
+        return self._cost_model.batch(self.budget.metric, plans)
 
     def fits(self, widths: Sequence[int]) -> bool:
         """Whether these widths are within the budget."""

@@ -7,9 +7,25 @@ from collections.abc import Sequence
 from searchers import SEARCHERS
 from searchers.base import Params
 from searchers.rounds import Candidate, RoundSearcher
-from searchers.space import SearchSpace
+from searchers.space import SearchSpace, Widths
 
 _EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
+
+
+def uniform_plans(space: SearchSpace) -> list[Widths]:
+    """The plans that take no search: the same keep fraction in every group, and in every group but the residual streams.
+
+    The second only where there are residual streams and the budget can be met with them left dense. Searches begin with
+    these plans, so that none ends below its control.
+    """
+    plans = [space.project([_EQUAL] * len(space.groups))]
+    residual = [group.residual for group in space.groups]
+    if space.fits([space.dense[i] if is_residual else space.least[i] for i, is_residual in enumerate(residual)]):
+        plans.append(space.project([1.0 if is_residual else _EQUAL for is_residual in residual]))
+    return list(dict.fromkeys(plans))
+
+
+_NOTES = ("the same keep fraction in every group", "the same keep fraction in every group but the residual streams")
 
 
 @SEARCHERS.register("uniform")
@@ -24,13 +40,7 @@ class Uniform(RoundSearcher):
 
     def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
-        plans = [Candidate(space.project([_EQUAL] * len(space.groups)), "the same keep fraction in every group")]
-        residual = [group.residual for group in space.groups]
-        if space.fits([space.dense[i] if is_residual else space.least[i] for i, is_residual in enumerate(residual)]):
-            spared = space.project([1.0 if is_residual else _EQUAL for is_residual in residual])
-            if spared != plans[0].widths:
-                plans.append(Candidate(spared, "the same keep fraction in every group but the residual streams"))
-        self._plans = plans[:max_trials]
+        self._plans = [Candidate(*each) for each in zip(uniform_plans(space), _NOTES, strict=False)][:max_trials]
 
     @property
     def planned_trials(self) -> int:

@@ -1,0 +1,254 @@
+"""Every searcher against its controls on pretrained CIFAR ResNets, at equal MACs and equal trials, without fine-tuning.
+
+    python -m benchmarks.search --data cifar10.npz --weights resnet20.safetensors resnet56.safetensors
+
+``--data`` and ``--weights`` are those of ``benchmarks.cifar``. The search sees images held out of the training split; test
+images are used once per searched network. A seed decides which images are held out, and what a search draws.
+
+Each result is a line appended to ``--output`` as soon as it is there, and what is there is not measured again: the
+benchmark can be stopped at any time, and several processes can share it by ``--searchers``, ``--ratios`` or ``--seeds``. Each
+is one process of one thread, without Ray. ``--correlation`` measures how well the search score foretells accuracy after a short
+fine-tune: the random control's first plans at half of the MACs are each trained for an epoch. Without ``--data``, what was
+measured is printed and drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cifar import export_cifar_resnet
+from searchers import SEARCHERS
+from searchers.base import Done, Proposal, Searcher
+from workers.data import load
+from workers.evaluator import Evaluator, Pruned
+from workers.inspection import describe_groups
+from workers.plan import make_searcher, make_space
+from workers.spec import JobSpec
+from workers.training import fine_tune
+
+CONTROLS = ("uniform", "random")
+CORRELATION = "correlation"  # takes the place of a searcher in a result that is about the score, not about a search
+_TUNED = 24  # plans: with 20, a correlation of 0.45 is just significant at 0.05
+_TUNED_RATIO = 0.5
+_TUNING_EPOCHS = 1
+
+Result = dict[str, Any]
+
+
+class Setting:
+    """One network, budget and seed: where all searchers of a row meet.
+
+    Args:
+        model: the ``.pt2`` file.
+        data: the ``.npz`` file.
+        ratio: of the dense network's MACs.
+        seed: of the held-out images and of the searches.
+        trials: of a search.
+    """
+
+    def __init__(self, model: Path, data: Path, ratio: float, seed: int, trials: int) -> None:
+        self._stated = {"budget": {"ratio": ratio}, "limits": {"max_trials": trials}, "seed": seed}
+        self._splits = load(data, seed)
+        spec = JobSpec.model_validate(self._stated)
+        self.evaluator = Evaluator(model, self._splits, spec)
+        self.space = make_space(describe_groups(self.evaluator.coupling), self.evaluator.coupling.cost, spec)
+
+    def searcher(self, name: str) -> Searcher:
+        """A fresh searcher with its own defaults."""
+        return make_searcher(self.space, JobSpec.model_validate({**self._stated, "searcher": {"name": name}}))
+
+    def search(self, name: str) -> Result:
+        """One search and the test accuracy of the network it found."""
+        machine, best, kept, trials, evaluating = self.searcher(name), None, dict[int, Pruned](), 0, 0.0
+        start = time.process_time()
+        while not isinstance(proposal := machine.ask(), Done):
+            assert isinstance(proposal, Proposal)  # with nothing running a searcher never waits
+            before = time.process_time()
+            parent = None if proposal.parent is None else kept[proposal.parent]
+            outcome, pruned = self.evaluator.evaluate_keeping(proposal.widths, parent, proposal.training)
+            evaluating += time.process_time() - before
+            machine.tell(proposal.id, outcome)
+            trials += 1
+            if outcome.score is None or pruned is None:
+                continue
+            if machine.names_parents:
+                kept[proposal.id] = pruned
+            if self.space.fits(proposal.widths) and (best is None or outcome.score > best[0]):
+                best = (outcome.score, proposal.widths, pruned.network)
+        seconds = time.process_time() - start
+        assert best is not None  # every searcher tries a plan within the budget
+        score, widths, network = best
+        return {
+            "tried": trials,
+            "seconds": round(seconds, 1),
+            "thinking": round(seconds - evaluating, 1),
+            "score": round(score, 4),
+            "accuracy": self._accuracy(network),
+            "dense_accuracy": self._accuracy(self.evaluator.dense),
+            "achieved_ratio": self.space.cost(widths) / self.space.cost(self.space.dense),
+            "widths": list(widths),
+        }
+
+    def correlation(self) -> Result:
+        """How the random control's plans score, and how accurate they are before and after a short fine-tune."""
+        scores, before, after = [], [], []
+        machine = self.searcher("random")
+        for _ in range(_TUNED):
+            proposal = machine.ask()
+            assert isinstance(proposal, Proposal)
+            outcome, pruned = self.evaluator.evaluate_keeping(proposal.widths)
+            assert pruned is not None
+            scores.append(outcome.score)
+            before.append(self._accuracy(pruned.network))
+            fine_tune(self.evaluator.trainer(pruned.network), _TUNING_EPOCHS, lambda _: None)
+            after.append(self._accuracy(pruned.network))
+        return {"scores": scores, "accuracy": before, "tuned_accuracy": after}
+
+    def _accuracy(self, network: torch.fx.GraphModule) -> float:
+        return self.evaluator.quality(network, self._splits.test).accuracy
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """The rank correlation, −1…1; equal values share their mean rank."""
+
+    def ranks(values: Sequence[float]) -> NDArray[np.float64]:
+        at = np.array(values)
+        return np.array([((at < value).sum() + (at <= value).sum()) / 2 for value in at])
+
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
+
+
+def tables(results: Sequence[Result]) -> Iterable[Table]:
+    """Per network, mean and range of the test accuracy by searcher and budget, the best search first."""
+    for network in sorted({r["network"] for r in results}):
+        searched = [r for r in results if r["network"] == network and r["searcher"] != CORRELATION]
+        ratios = sorted({r["ratio"] for r in searched}, reverse=True)
+        dense = statistics.mean(r["dense_accuracy"] for r in searched)
+        trials = "/".join(map(str, sorted({r["trials"] for r in searched})))
+        shown = Table(
+            title=f"{network}: test accuracy in %, mean (least … most) over seeds; dense {dense:.1%}, {trials} trials"
+        )
+        for column in ("searcher", *[f"{ratio:.0%} of MACs" for ratio in ratios], "seconds", "of them thinking"):
+            shown.add_column(column, justify="left" if column == "searcher" else "right")
+        by_searcher = {name: [r for r in searched if r["searcher"] == name] for name in {r["searcher"] for r in searched}}
+        for name, own in sorted(by_searcher.items(), key=lambda item: -statistics.mean(r["accuracy"] for r in item[1])):
+            cells = []
+            for ratio in ratios:
+                found = [100 * r["accuracy"] for r in own if r["ratio"] == ratio]
+                cells.append(f"{statistics.mean(found):.1f} ({min(found):.1f} … {max(found):.1f})" if found else "")
+            shown.add_row(name, *cells, *[f"{statistics.mean(r[key] for r in own):.0f}" for key in ("seconds", "thinking")])
+        yield shown
+
+
+def correlations(results: Sequence[Result]) -> Iterable[str]:
+    """What the score foretells, a line per network and seed."""
+    for r in (r for r in results if r["searcher"] == CORRELATION):
+        tuned = spearman(r["scores"], r["tuned_accuracy"])
+        accurate = spearman(r["accuracy"], r["tuned_accuracy"])
+        yield (
+            f"{r['network']}, seed {r['seed']}: Spearman correlation with test accuracy after {_TUNING_EPOCHS} epoch over "
+            f"{len(r['scores'])} plans at {r['ratio']:.0%}: {tuned:.2f} of the search score, {accurate:.2f} of accuracy before"
+        )
+
+
+def plot(results: Sequence[Result], path: Path) -> None:
+    """Accuracy against MACs, a panel per network: a point per seed, a line through the means."""
+    from matplotlib import pyplot
+
+    networks = sorted({r["network"] for r in results})
+    pyplot.rcParams["svg.hashsalt"] = "secateur"  # the same picture, byte by byte, from the same results
+    figure, panels = pyplot.subplots(1, len(networks), figsize=(5.2 * len(networks), 4.2), squeeze=False, layout="constrained")
+    for axes, network in zip(panels[0], networks, strict=True):
+        searched = [r for r in results if r["network"] == network and r["searcher"] != CORRELATION]
+        for name in sorted({r["searcher"] for r in searched}, key=lambda name: (name in CONTROLS, name)):
+            own = [r for r in searched if r["searcher"] == name]
+            ratios = sorted({r["ratio"] for r in own})
+            means = [100 * statistics.mean(r["accuracy"] for r in own if r["ratio"] == ratio) for ratio in ratios]
+            style = "--" if name in CONTROLS else "-"
+            (line,) = axes.plot([100 * ratio for ratio in ratios], means, style, label=name)
+            points = [(100 * r["ratio"], 100 * r["accuracy"]) for r in own]
+            axes.plot(*zip(*points, strict=True), ".", color=line.get_color(), alpha=0.4)
+        dense = 100 * statistics.mean(r["dense_accuracy"] for r in searched)
+        axes.axhline(dense, color="grey", linestyle=":", label="dense")
+        axes.set(xlabel="MACs, % of dense", ylabel="test accuracy, %", title=f"{network} on CIFAR-10, no fine-tuning")
+        axes.grid(alpha=0.3)
+    panels[0][-1].legend(fontsize="small")
+    figure.savefig(path, metadata={"Date": None})
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> None:
+    """Every cell that is not there yet."""
+    torch.set_num_threads(1)
+    names = [CORRELATION] if arguments.correlation else arguments.searchers
+    ratios = [_TUNED_RATIO] if arguments.correlation else arguments.ratios
+    with tempfile.TemporaryDirectory() as folder:
+        for weights in arguments.weights:
+            model = Path(folder) / f"{weights.stem}.pt2"
+            export_cifar_resnet(weights, model)
+            for seed in arguments.seeds:
+                for ratio in ratios:
+                    setting = None
+                    for name in names:
+                        cell = {
+                            "network": weights.stem,
+                            "ratio": ratio,
+                            "seed": seed,
+                            "trials": _TUNED if arguments.correlation else arguments.trials,
+                            "searcher": name,
+                        }
+                        if any(cell.items() <= result.items() for result in _read(arguments.output)):
+                            continue
+                        setting = setting or Setting(model, arguments.data, ratio, seed, cell["trials"])
+                        found = {**cell, **(setting.correlation() if arguments.correlation else setting.search(name))}
+                        with arguments.output.open("a") as file:
+                            file.write(json.dumps(found) + "\n")
+                        console.print({key: value for key, value in found.items() if not isinstance(value, list)})
+
+
+def _read(path: Path) -> list[Result]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="an .npz of CIFAR-10 images")
+    parser.add_argument("--weights", type=Path, nargs="+", default=[], help=".safetensors of CIFAR ResNets")
+    parser.add_argument("--searchers", nargs="+", default=[name for name in SEARCHERS if name != "fixed"])
+    parser.add_argument("--ratios", nargs="+", type=float, default=[0.5, 0.7, 0.3], help="of the dense network's MACs")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--trials", type=int, default=100, help="of each search")
+    parser.add_argument("--correlation", action="store_true", help="measure what the score foretells, and no search")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/search.jsonl"), help="where results are kept")
+    parser.add_argument("--plot", type=Path, help="where to draw them, as .svg or .png")
+    arguments = parser.parse_args()
+    if bool(arguments.data) != bool(arguments.weights):
+        parser.error("give --data and --weights to measure, or neither to print what was measured before")
+    console = Console()
+    if arguments.data:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        measure(arguments, console)
+    results = _read(arguments.output)
+    for table in tables(results):
+        console.print(table)
+    for line in correlations(results):
+        console.print(line, soft_wrap=True)
+    if arguments.plot:
+        plot(results, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -120,8 +120,8 @@ def test_a_trial_that_trains_hands_over_what_it_trained(files: tuple[Path, Path]
 @pytest.mark.usefixtures("cluster")
 def test_a_job_that_trains_shrinks_and_goes_on_from_there(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
-    params = {"rounds": 2, "admm_iterations": 2}
-    asked = spec(searcher={"name": "autocompress", "params": params}, limits={"max_trials": 6})
+    params = {"rounds": 2, "admm_iterations": 2, "retrain_epochs": 1}
+    asked = spec(searcher={"name": "autocompress", "params": params}, limits={"max_trials": 4})
     run_job(asked, *files, tmp_path, tmp_path / "networks", log)
     proposals = [entry.proposal for entry in log.entries if isinstance(entry, Asked)]
     outcomes = {entry.proposal_id: entry.outcome for entry in log.entries if isinstance(entry, Told)}

@@ -42,7 +42,7 @@ NAMES = [*SEARCHERS, f"netadapt{TRAINED}"]
 pytestmark = pytest.mark.parametrize("name", NAMES)
 steady = settings(derandomize=True, deadline=None, max_examples=12)
 
-DEAR = {"amc": 40, "auto": 60, "optuna": 60}
+DEAR = {"amc": 40, "auto": 60, "optuna": 60, "random": 100}
 """Spaces that these are tried on, each of whose searches costs as much as many others' ones; the others get 200."""
 
 Objective = Callable[[SearchSpace, Widths], Outcome]

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pruners.calibration import calibrate
+from pruners.cost import METRICS
 from pruners.criteria.base import CRITERIA, Calibrated, Criterion
 from pruners.criteria.l2_filter import L2Filter
 from pruners.graph.check import traced
@@ -24,15 +25,19 @@ from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
 from pruners.importance import Scores, choose, group_scores, watched
+from pruners.library.ranking import kept
 from pruners.masking import remove_masks
 from pruners.recovery.batchnorm import recalibrate_batchnorm
 from searchers.base import Outcome
+from searchers.space import SearchSpace
 from workers.data import Split, Splits, as_input
-from workers.inspection import describe_groups
-from workers.plan import check_schedule, check_scored, ranks_globally, refusal
+from workers.inspection import describe_groups, describe_layers
+from workers.log import Plan
+from workers.plan import check_schedule, check_scored, make_space, ranks_globally, refusal
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
 from workers.training import Trainer
+from workers.weights import prunes_weights, weight_cost, weight_groups
 
 _BATCH = 64  # several batches of a few hundred images, so that averages over batches say something
 
@@ -68,6 +73,7 @@ class Evaluator:
 
     Attributes:
         schedule: what trains and prunes at once, if the job's pruner does.
+        weights: the layers whose weights a job of sparsity zeroes; ``None`` in any other job.
         scores: otherwise, per prunable group, the importance of each of its classes.
 
     Raises:
@@ -80,7 +86,8 @@ class Evaluator:
         self.schedule = make_schedule(spec)
         self.dense: fx.GraphModule = build_module(read_program(model))
         self.coupling = traced(self.dense)
-        self.scores = self._score(spec) if self.schedule is None else []
+        self.weights = describe_layers(self.dense, self.coupling) if prunes_weights(spec) else None
+        self.scores = self._score(spec) if self.schedule is None and self.weights is None else []
         self._reference: dict[int, list[Tensor]] = {}  # the dense network's log-probabilities by split
 
     def evaluate(self, widths: Sequence[int]) -> Outcome:
@@ -101,8 +108,13 @@ class Evaluator:
         return Outcome(-quality.divergence, quality.accuracy), pruned
 
     def prune(self, widths: Sequence[int], report: Callable[[str], None] = lambda _: None) -> Pruned:
-        """The network physically shrunk to these widths, its BatchNorm recalibrated on training images."""
-        if self.schedule is None:
+        """The network physically shrunk to these widths, its BatchNorm recalibrated on training images.
+
+        In a job of sparsity the widths are weights, and the rest of them zero.
+        """
+        if self.weights is not None:
+            source, keep = self._sparse(widths), self._everything()
+        elif self.schedule is None:
             source, keep = self.dense, choose(self.coupling, self.scores, widths)
         else:
             source = self._trained(self.schedule, widths, report)
@@ -116,8 +128,44 @@ class Evaluator:
         """What trains a network on the training images, towards the dense one's outputs if the job distills."""
         return Trainer(module, self.dense, self._data.train, distill=self._spec.recovery.distill, seed=self._spec.seed)
 
+    def space(self) -> SearchSpace:
+        """What the job searches over."""
+        if self.weights is not None:
+            return make_space(weight_groups(self.weights), weight_cost(self.weights), self._spec)
+        scores = [each.tolist() for each in self.scores] if ranks_globally(self._spec) else None
+        return make_space(describe_groups(self.dense, self.coupling), self.coupling.cost, self._spec, scores)
+
+    def plan(self, widths: Sequence[int]) -> Plan:
+        """What a proposal means, layer by layer and in costs."""
+        if self.weights is not None:
+            names = [layer["name"] for layer in self.weights]
+            layers = {name: (kept, layer["weights"]) for name, kept, layer in zip(names, widths, self.weights, strict=True)}
+        else:
+            layers = self.coupling.layer_widths(widths)
+        channels = self.channels(widths)
+        return Plan(
+            widths={layer: kept for layer, (kept, _) in layers.items()},
+            sparsity={layer: 1 - kept / dense for layer, (kept, dense) in layers.items()},
+            **{metric: self.coupling.cost(metric, channels) for metric in METRICS},
+        )
+
+    def channels(self, widths: Sequence[int]) -> list[int]:
+        """The channels that a proposal keeps of each prunable group: all of them in a job of sparsity."""
+        return list(widths) if self.weights is None else [group.width for group in self.coupling.prunable]
+
+    def _everything(self) -> list[Indices]:
+        return [np.arange(len(group.classes)) for group in self.coupling.prunable]
+
+    def _sparse(self, widths: Sequence[int]) -> fx.GraphModule:
+        module = shrink(self.dense, self.coupling, self._everything())
+        for layer, width in zip(self.weights or [], widths, strict=True):
+            weight = module.get_submodule(layer["name"]).get_parameter("weight")
+            with torch.no_grad():
+                weight.mul_(kept(weight.abs(), weight.numel() - width))
+        return module
+
     def _trained(self, schedule: Schedule, widths: Sequence[int], report: Callable[[str], None]) -> fx.GraphModule:
-        module = shrink(self.dense, self.coupling, [np.arange(len(group.classes)) for group in self.coupling.prunable])
+        module = shrink(self.dense, self.coupling, self._everything())
         layers = self.coupling.layer_widths(widths)
         sparsity = {layer: 1 - kept / dense for layer, (kept, dense) in layers.items() if kept < dense}
         schedule.run(Task(module, sparsity, self.trainer(module), report))

@@ -23,9 +23,8 @@ from searchers.tune import PROPOSAL, AskTell
 from workers.data import Splits, load
 from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
-from workers.inspection import describe_groups
-from workers.log import Artefact, JobLog, Measurement, Plan
-from workers.plan import make_searcher, make_space, ranks_globally
+from workers.log import Artefact, JobLog, Measurement
+from workers.plan import make_searcher
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
@@ -54,10 +53,9 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, log: JobLog) 
     """
     splits = load(data, spec.seed)
     evaluator = Evaluator(model, splits, spec)
-    scores = [each.tolist() for each in evaluator.scores] if ranks_globally(spec) else None
-    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec, scores)
+    space = evaluator.space()
     searcher = make_searcher(space, spec)
-    search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, proposal), spec.limits)
+    search = RecordedSearch(searcher, log, lambda proposal: evaluator.plan(proposal.widths), spec.limits)
     log.running(min(searcher.planned_trials, spec.limits.max_trials))
     watch = _Watch(log)
     _search(spec, model, splits, workdir, search, watch)
@@ -156,14 +154,14 @@ def _finish(
             log.progress("Fine-tuning made the network worse on the search images; the network before it is kept.")
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)
-    artefacts = export_all(network, evaluator.coupling, keep, winner.widths, workdir)
+    artefacts = export_all(network, evaluator.coupling, keep, evaluator.channels(winner.widths), workdir)
     example = evaluator.dense.meta["inputs"][0].example(1)
     latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (
         Measurement(
             metric=evaluator.quality(module, splits.test).accuracy,
-            macs=evaluator.coupling.cost("macs", widths),
-            params=evaluator.coupling.cost("params", widths),
+            macs=evaluator.plan(widths).macs,
+            params=evaluator.plan(widths).params,
             size_bytes=file.stat().st_size,
             latency_ms=latency.median_ms,
             budget_ratio=space.cost(widths) / space.cost(space.dense),
@@ -174,17 +172,6 @@ def _finish(
         )
     )
     log.succeeded(winner.id, baseline, best, artefacts)
-
-
-def _plan(evaluator: Evaluator, proposal: Proposal) -> Plan:
-    layers = evaluator.coupling.layer_widths(proposal.widths)
-    return Plan(
-        widths={layer: kept for layer, (kept, _) in layers.items()},
-        sparsity={layer: 1 - kept / dense for layer, (kept, dense) in layers.items()},
-        macs=evaluator.coupling.cost("macs", proposal.widths),
-        params=evaluator.coupling.cost("params", proposal.widths),
-        size_bytes=evaluator.coupling.cost("size_bytes", proposal.widths),
-    )
 
 
 def _file(artefacts: list[Artefact], wanted: str) -> Path:

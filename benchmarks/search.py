@@ -34,8 +34,7 @@ from searchers import SEARCHERS
 from searchers.base import Done, Proposal, Searcher
 from workers.data import load
 from workers.evaluator import Evaluator, Pruned
-from workers.inspection import describe_groups
-from workers.plan import make_searcher, make_space
+from workers.plan import make_searcher
 from workers.spec import JobSpec
 from workers.training import fine_tune
 
@@ -64,7 +63,7 @@ class Setting:
         self._splits = load(data, seed)
         spec = JobSpec.model_validate(self._stated)
         self.evaluator = Evaluator(model, self._splits, spec)
-        self.space = make_space(describe_groups(self.evaluator.dense, self.evaluator.coupling), self.evaluator.coupling.cost, spec)
+        self.space = self.evaluator.space()
 
     def searcher(self, name: str) -> Searcher:
         """A fresh searcher with its own defaults."""

@@ -32,8 +32,7 @@ from service.client.export import export_model
 from service.demo.digits import make_data, train_network
 from workers.data import load
 from workers.evaluator import Evaluator
-from workers.inspection import describe_groups
-from workers.plan import make_searcher, make_space
+from workers.plan import make_searcher
 from workers.pruned import Pruned
 from workers.spec import JobSpec
 from workers.training import short_tune
@@ -94,7 +93,7 @@ def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_tr
     )
     splits = load(data, seed)
     evaluator = Evaluator(model, splits, spec)
-    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec)
+    space = evaluator.space()
     machine = make_searcher(space, spec)
     start = time.perf_counter()
     networks: list[Pruned | None] = []

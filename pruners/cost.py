@@ -38,7 +38,10 @@ ENGINE = 3
 """Version of what tracing and costs say of a network: raised when either changes, so that what was stored is seen as stale."""
 
 METRICS = ("macs", "params", "size_bytes")
-"""What a budget may be stated in."""
+"""The costs of a network's widths that a budget may be stated in."""
+
+SPARSITY = "sparsity"
+"""The budget of those who zero single weights: the share of weights that are zero; as a cost, how many are not."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.cost import METRICS, CostModel
+from pruners.cost import METRICS, SPARSITY, CostModel
 from pruners.errors import InvalidInput
 
 Widths = tuple[int, ...]
@@ -55,9 +55,9 @@ class Budget:
     """The most that the pruned network may cost.
 
     Attributes:
-        metric: one of ``pruners.cost.METRICS``.
+        metric: one of ``pruners.cost.METRICS``, or ``SPARSITY``.
         limit: the highest cost allowed, inclusive, in units of the metric.
-        ratio: the share of the dense cost, if that is how the user stated the limit.
+        ratio: the share of the dense cost, or of weights that are zero, if that is how the user stated the limit.
     """
 
     metric: str
@@ -71,11 +71,13 @@ class Budget:
         Raises:
             InvalidInput: an unknown metric, both or neither of the two figures, or a limit that prunes nothing.
         """
-        if metric not in METRICS:
+        if metric not in (*METRICS, SPARSITY):
             raise InvalidInput("budget.metric", metric, f"is unknown; use one of {', '.join(METRICS)}")
         if ratio is not None and maximum is None:
             if not 0 < ratio < 1:
                 raise InvalidInput("budget.ratio", ratio, "is not between 0 and 1, both excluded")
+            if metric == SPARSITY:
+                return cls(metric, dense - math.floor(Fraction(str(float(ratio))) * dense), ratio)
             # The decimal that was typed, not the nearest binary fraction: 0.29 of 100 is 29, not 28.
             return cls(metric, math.floor(Fraction(str(float(ratio))) * dense), ratio)
         if maximum is not None and ratio is None:
@@ -91,6 +93,9 @@ class Budget:
         if self.ratio is None:
             problem = f"is out of reach: the smallest reachable is {smallest} (of {dense:,} {self.metric})"
             return InvalidInput("budget.max", self.limit, problem)
+        if self.metric == SPARSITY:
+            problem = f"is out of reach: at most {dense - smallest:,} of {dense:,} weights can go; ask for less"
+            return InvalidInput("budget.ratio", self.ratio, problem)
         reachable = _share_rounded_up(smallest, dense)
         problem = f"is out of reach: the smallest reachable is {reachable} ({smallest:,} of {dense:,} {self.metric})"
         return InvalidInput("budget.ratio", self.ratio, problem)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pruners.calibration import calibrate
+from pruners.cost import METRICS
 from pruners.criteria.base import CRITERIA, Calibrated, Criterion
 from pruners.criteria.l2_filter import L2Filter
 from pruners.graph.check import traced
@@ -32,9 +33,11 @@ from pruners.masking import remove_masks
 from pruners.recovery.batchnorm import recalibrate_batchnorm
 from pruners.recovery.least_squares import Moments, input_moments, reconstruct
 from searchers.base import Outcome, Training
+from searchers.space import SearchSpace
 from workers.data import Split, Splits, as_input
 from workers.inspection import describe_groups
-from workers.plan import check_schedule, check_scored, ranks_globally, refusal
+from workers.log import Plan
+from workers.plan import check_schedule, check_scored, make_space, ranks_globally, refusal
 from workers.pruned import Pruned, State
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
@@ -84,6 +87,7 @@ class Evaluator:
 
     Attributes:
         schedule: what trains and prunes at once, if the job's pruner does.
+        weights: the layers whose weights a job of sparsity zeroes; ``None`` in any other job.
         scores: otherwise, per prunable group, the importance of each of its classes.
 
     Raises:
@@ -108,6 +112,26 @@ class Evaluator:
     def scores(self) -> list[Scores]:
         """How important the dense network's channels are; none where a schedule decides."""
         return self._dense.scores
+
+    def space(self) -> SearchSpace:
+        """What the job searches over."""
+        scores = [each.tolist() for each in self.scores] if ranks_globally(self._spec) else None
+        return make_space(describe_groups(self.dense, self.coupling), self.coupling.cost, self._spec, scores)
+
+    def plan(self, widths: Sequence[int]) -> Plan:
+        """What a proposal means, layer by layer and in costs."""
+        return self._plan(self.coupling.layer_widths(widths), widths)
+
+    def channels(self, widths: Sequence[int]) -> Sequence[int]:
+        """The channels that a proposal keeps of each prunable group."""
+        return widths
+
+    def _plan(self, layers: Mapping[str, tuple[int, int]], channels: Sequence[int]) -> Plan:
+        return Plan(
+            widths={layer: kept for layer, (kept, _) in layers.items()},
+            sparsity={layer: 1 - kept / dense for layer, (kept, dense) in layers.items()},
+            **{metric: self.coupling.cost(metric, channels) for metric in METRICS},
+        )
 
     def evaluate(self, widths: Sequence[int]) -> Outcome:
         """The plan's score (−KL) and accuracy on the search images; whatever goes wrong is the plan's own failure."""

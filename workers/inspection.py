@@ -25,6 +25,7 @@ from pruners.graph.shapes import infer_shapes
 from pruners.importance import unscored
 from workers import data
 from workers.schedules.base import SCHEDULES, Schedule
+from workers.weights import LEVEL, Level
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
         "inputs": [{"shape": _shape(value), "dtype": str(value.dtype).removeprefix("torch.")} for value in inputs],
         "outputs": [{"shape": [None, *values[1:]]}],
         "groups": describe_groups(module, coupling),
-        "layers": _describe_layers(module, coupling),
+        "layers": describe_layers(module, coupling),
         "cost": coupling.cost.to_json(),
     }
 
@@ -67,10 +68,11 @@ def inspect_dataset(path: Path) -> dict[str, Any]:
 def catalogue() -> dict[str, Any]:
     """The pruners there are: ``name, description, reference, params`` (a JSON Schema), and whether it is a ``schedule``."""
     criteria = [_describe(name, CRITERIA[name], schedule=False) for name in CRITERIA]
-    return {"pruners": criteria + [_describe(name, SCHEDULES[name], schedule=True) for name in SCHEDULES]}
+    schedules = [_describe(name, SCHEDULES[name], schedule=True) for name in SCHEDULES]
+    return {"pruners": [*criteria, _describe(LEVEL, Level, schedule=False), *schedules]}
 
 
-def _describe(name: str, pruner: type[Criterion] | type[Schedule], *, schedule: bool) -> dict[str, Any]:
+def _describe(name: str, pruner: type[Criterion] | type[Schedule] | type[Level], *, schedule: bool) -> dict[str, Any]:
     return {
         "name": name,
         "description": (inspect.getdoc(pruner) or "").splitlines()[0],
@@ -102,8 +104,8 @@ def describe_groups(module: fx.GraphModule, coupling: Coupling) -> list[dict[str
     ]
 
 
-def _describe_layers(module: fx.GraphModule, coupling: Coupling) -> list[dict[str, Any]]:
-    """Every layer with its output channels, of which ``groups`` says how many belong to which group.
+def describe_layers(module: fx.GraphModule, coupling: Coupling) -> list[dict[str, Any]]:
+    """Every layer with its weights and its output channels, of which ``groups`` says how many belong to which group.
 
     Channels in two groups that cross (heads and their widths) count in both.
     """
@@ -119,6 +121,7 @@ def _describe_layers(module: fx.GraphModule, coupling: Coupling) -> list[dict[st
                 "name": layer,
                 "type": type(module.get_submodule(layer)).__name__,
                 "width": len(produced),
+                "weights": module.get_submodule(layer).get_parameter("weight").numel(),
                 "groups": dict(Counter(group_of[label] for label in labels if label in group_of)),
             }
         )

@@ -22,16 +22,16 @@ from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.data import Splits, load
 from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
-from workers.inspection import describe_groups
-from workers.log import Artefact, JobLog, Measurement, Plan
+from workers.log import Artefact, JobLog, Measurement
 from workers.networks import Networks
-from workers.plan import make_searcher, make_space, ranks_globally
+from workers.plan import make_searcher
 from workers.pruned import Pruned
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
 from workers.trainable import REPORT, TRAINED, PruningTrial
 from workers.training import fine_tune
+from workers.weight_evaluator import make_evaluator
 
 LOST_WORKER_RETRIES = 3  # a trial whose worker dies runs again this often before it counts as failed
 
@@ -56,10 +56,9 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     """
     torch.set_num_threads(spec.resources.cpus)
     splits = load(data, spec.seed)
-    evaluator = Evaluator(model, splits, spec)
-    scores = [each.tolist() for each in evaluator.scores] if ranks_globally(spec) else None
-    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, spec, scores)
-    search = RecordedSearch(make_searcher(space, spec), log, lambda proposal: _plan(evaluator, proposal), spec.limits)
+    evaluator = make_evaluator(model, splits, spec)
+    space = evaluator.space()
+    search = RecordedSearch(make_searcher(space, spec), log, lambda proposal: evaluator.plan(proposal.widths), spec.limits)
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 
@@ -154,14 +153,14 @@ def _finish(
             log.progress("Fine-tuning made the network worse on the search images; the network before it is kept.")
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)
-    artefacts = export_all(network, evaluator.coupling, keep, winner.widths, workdir)
+    artefacts = export_all(network, evaluator.coupling, keep, evaluator.channels(winner.widths), workdir)
     example = evaluator.dense.meta["inputs"][0].example(1)
     latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (
         Measurement(
             metric=evaluator.quality(module, splits.test).accuracy,
-            macs=evaluator.coupling.cost("macs", widths),
-            params=evaluator.coupling.cost("params", widths),
+            macs=evaluator.plan(widths).macs,
+            params=evaluator.plan(widths).params,
             size_bytes=file.stat().st_size,
             latency_ms=latency.median_ms,
             budget_ratio=space.cost(widths) / space.cost(space.dense),
@@ -172,17 +171,6 @@ def _finish(
         )
     )
     log.succeeded(winner.id, baseline, best, artefacts)
-
-
-def _plan(evaluator: Evaluator, proposal: Proposal) -> Plan:
-    layers = evaluator.coupling.layer_widths(proposal.widths)
-    return Plan(
-        widths={layer: kept for layer, (kept, _) in layers.items()},
-        sparsity={layer: 1 - kept / dense for layer, (kept, dense) in layers.items()},
-        macs=evaluator.coupling.cost("macs", proposal.widths),
-        params=evaluator.coupling.cost("params", proposal.widths),
-        size_bytes=evaluator.coupling.cost("size_bytes", proposal.widths),
-    )
 
 
 def _file(artefacts: list[Artefact], wanted: str) -> Path:

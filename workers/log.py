@@ -18,8 +18,8 @@ class Plan:
     """A proposal in the user's terms.
 
     Attributes:
-        widths: output channels that each prunable layer keeps.
-        sparsity: the share of its output channels that each of these layers loses, 0…1.
+        widths: output channels that each prunable layer keeps; of a job of sparsity, weights.
+        sparsity: the share of them that each of these layers loses, 0…1.
         macs: of the network with these widths, for one input.
         params: likewise.
         size_bytes: of its weights and buffers.

@@ -28,12 +28,13 @@ class Task(Strict):
 class Budget(Strict):
     """The most that the pruned network may cost: a share of the dense network or an absolute figure, never both."""
 
-    metric: Literal["macs", "params", "size_bytes"] = Field(
+    metric: Literal["macs", "params", "size_bytes", "sparsity"] = Field(
         "macs",
-        description="MACs of one input, parameters, or bytes of weights and buffers (a file adds what describes them).",
+        description="MACs of one input, parameters, bytes of weights and buffers (a file adds what describes them), or the "
+        "share of weights that are zero.",
     )
-    ratio: float | None = Field(None, gt=0, lt=1, description="Share of the dense network's cost.")
-    max: int | None = Field(None, gt=0, description="Absolute cost.")
+    ratio: float | None = Field(None, gt=0, lt=1, description="Share of the dense network's cost; of sparsity, of its weights.")
+    max: int | None = Field(None, gt=0, description="Absolute cost; of sparsity, the weights that stay.")
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:

@@ -16,9 +16,9 @@ from searchers.base import Outcome, Training
 from searchers.tune import PARENT, TRAINING, WIDTHS
 from workers.background import Background
 from workers.data import Splits
-from workers.evaluator import Evaluator
 from workers.pruned import Pruned, State
 from workers.spec import JobSpec
+from workers.weight_evaluator import make_evaluator
 
 REPORT, TRAINED = "report", "trained"
 """Keys of a trial's results: a line about an epoch; in the end a reference to the ``State`` of a network that was trained."""
@@ -30,7 +30,7 @@ class PruningTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], model: Path, data: Splits, spec: JobSpec) -> None:
         """Loads what every trial needs, once per process."""
         torch.set_num_threads(spec.resources.cpus)
-        self._evaluator = Evaluator(model, data, spec)
+        self._evaluator = make_evaluator(model, data, spec)
         self._parent: ray.ObjectRef[State] | None = None
         self._start: Pruned | None = None
         self.reset_config(config)

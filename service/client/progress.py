@@ -35,7 +35,8 @@ def watch(client: Client, job_id: str, console: Console | None = None) -> dict[s
 def budget_text(budget: dict[str, Any]) -> str:
     """A spec's budget in words: ``macs ≤ 50 %`` or ``params ≤ 120,000``."""
     limit = f"{budget['max']:,}" if budget.get("max") is not None else f"{100 * budget['ratio']:g} %"
-    return f"{budget['metric']} ≤ {limit}"
+    bound = "≥" if budget["metric"] == "sparsity" and budget.get("max") is None else "≤"
+    return f"{budget['metric']} {bound} {limit}"
 
 
 def best_text(job: dict[str, Any]) -> str:
@@ -43,7 +44,8 @@ def best_text(job: dict[str, Any]) -> str:
     best, progress = job["best"], job["progress"]
     if best is not None:
         budget = job["spec"]["budget"]
-        return f"accuracy {best['metric']:.4f}, {100 * best['budget_ratio']:.1f} % of {budget['metric']}"
+        what = "weights" if budget["metric"] == "sparsity" else budget["metric"]
+        return f"accuracy {best['metric']:.4f}, {100 * best['budget_ratio']:.1f} % of {what}"
     if progress["best_score"] is None:
         return "none" if job["state"] in ENDED else "none yet"
     metric = progress.get("best_metric")

@@ -16,6 +16,7 @@ from service.jobs.schemas import PlannedGroup, PlanView
 from service.uploads import stale
 from workers.plan import check_schedule, check_scored, make_searcher, make_space, selected_groups
 from workers.spec import JobSpec, PrunerChoice
+from workers.weights import prunes_weights, weight_cost, weight_groups
 
 
 def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], pruners: Sequence[Mapping[str, Any]]) -> PlanView:
@@ -37,11 +38,14 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
         raise InvalidInput("model", None, "was inspected by another version of Secateur; upload the same file again")
     _check_images(model, data)
     _check_labels(model, data)
-    check_scored(model["groups"], spec)
-    cost = CostModel.from_json(model["cost"])
-    space = make_space(model["groups"], cost, spec)
+    if prunes_weights(spec):
+        groups, cost = weight_groups(model["layers"]), weight_cost(model["layers"])
+    else:
+        groups, cost = model["groups"], CostModel.from_json(model["cost"])
+    check_scored(groups, spec)
+    space = make_space(groups, cost, spec)
     searcher = make_searcher(space, spec)
-    return _view(spec, model["groups"], space, searcher)
+    return _view(spec, groups, space, searcher)
 
 
 def _check_pruner(choice: PrunerChoice, pruners: Sequence[Mapping[str, Any]]) -> None:

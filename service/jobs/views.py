@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from pruners.cost import SPARSITY
 from service.database.tables import Checkpoint, Event, Job, Trial
 from service.jobs.schemas import (
     CheckpointFile,
@@ -103,7 +104,7 @@ def checkpoint_views(job: Job, files: Sequence[Checkpoint]) -> list[CheckpointVi
 
 def _progress(job: Job, metric: str, trials: Sequence[Trial], counts: Counts, message: str | None) -> Progress:
     """Scores over the budget would mislead: the less a trial prunes, the better it scores."""
-    within = [t for t in trials if t.score is not None and getattr(t, metric) <= job.budget_limit]
+    within = [t for t in trials if t.score is not None and _cost(t, metric) <= job.budget_limit]
     best = max(within, key=lambda trial: trial.score or 0.0, default=None)
     return Progress(
         planned=job.planned_trials,
@@ -118,8 +119,13 @@ def _progress(job: Job, metric: str, trials: Sequence[Trial], counts: Counts, me
     )
 
 
+def _cost(trial: Trial, metric: str) -> int:
+    """In the budget's metric; of sparsity the weights that stay."""
+    return sum(trial.plan["widths"].values()) if metric == SPARSITY else getattr(trial, metric)
+
+
 def _pareto(metric: str, trials: Sequence[Trial]) -> list[ParetoPoint]:
-    scored = [(getattr(trial, metric), -trial.score, trial) for trial in trials if trial.score is not None]
+    scored = [(_cost(trial, metric), -trial.score, trial) for trial in trials if trial.score is not None]
     front: list[ParetoPoint] = []
     for _, _, trial in sorted(scored, key=lambda entry: entry[:2]):  # the cheapest first, of equals the best
         score = trial.score

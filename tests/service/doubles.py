@@ -38,6 +38,13 @@ PRUNERS = [
         "schedule": False,
     },
     {
+        "name": "level",
+        "description": "Single weights.",
+        "reference": "arXiv 1506.02626",
+        "params": {"type": "object", "properties": {}, "additionalProperties": False},
+        "schedule": False,
+    },
+    {
         "name": "slim",
         "description": "By scales.",
         "reference": "arXiv 1708.06519",
@@ -79,6 +86,10 @@ def group(name: str, width: int, frozen: str | None = None, **other: Any) -> dic
     }
 
 
+def layer(name: str, kind: str, weights: int) -> dict[str, Any]:
+    return {"name": name, "type": kind, "width": 16, "weights": weights, "groups": {name: 16}}
+
+
 def model_inspection(**changes: Any) -> dict[str, Any]:
     cost = cost_model()
     return {
@@ -91,6 +102,7 @@ def model_inspection(**changes: Any) -> dict[str, Any]:
             group("conv2", 16, layers=["conv2", "shortcut"], types=["Conv2d", "Conv2d"], residual=True),
             group("fc", 10, types=["Linear"], frozen="is an output of the network"),
         ],
+        "layers": [layer("conv1", "Conv2d", 144), layer("conv2", "Conv2d", 2304), layer("fc", "Linear", 160)],
         "engine": ENGINE,
         "cost": cost.to_json(),
         **changes,

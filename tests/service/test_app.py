@@ -81,7 +81,7 @@ def test_algorithms_are_listed_with_their_parameters(api: TestClient) -> None:
     searchers = {item["name"]: item for item in api.get("/searchers").json()["items"]}
     assert "decay" in searchers["netadapt"]["params"]["properties"]
     assert "1804.03230" in searchers["netadapt"]["reference"]
-    assert [item["name"] for item in api.get("/pruners").json()["items"]] == ["l1", "apoz", "agp"]
+    assert [item["name"] for item in api.get("/pruners").json()["items"]] == ["l1", "apoz", "level", "slim", "agp"]
 
 
 def test_the_description_documents_every_error(api: TestClient) -> None:

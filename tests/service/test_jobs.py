@@ -108,7 +108,7 @@ def test_a_form_that_is_incomplete_names_the_part(api: TestClient, files: dict[s
         ("budget.ratio", 0, "budget.ratio 0 should be greater than 0."),
         ("budget.ratio", "half", "budget.ratio 'half' should be a valid number, unable to parse"),
         ("budget.ratio", 0.001, "budget.ratio 0.001 is out of reach: the smallest reachable is 0.0"),
-        ("budget.metric", "latency", "budget.metric 'latency' should be 'macs', 'params' or 'size_bytes'."),
+        ("budget.metric", "latency", "budget.metric 'latency' should be 'macs', 'params', 'size_bytes' or 'sparsity'."),
         ("budget", {"ratio": 0.5, "max": 5}, "give either ratio or max."),
         ("budget", {"max": 10**9}, "budget.max 1000000000 prunes nothing"),
         ("bugdet", {}, "bugdet {} is not a known field; check its spelling or leave it out."),
@@ -118,8 +118,10 @@ def test_a_form_that_is_incomplete_names_the_part(api: TestClient, files: dict[s
         ("searcher.name", "magic", "searcher.name 'magic' is unknown; use one of "),
         ("searcher.params", {"heat": 3}, "searcher.params.heat 3 is not a known field"),
         ("searcher.params", {"decay": 3}, "searcher.params.decay 3 should be less than or equal to 1."),
-        ("pruner.name", "l7", "pruner.name 'l7' is unknown; use one of agp, apoz, l1, slim."),
+        ("pruner.name", "l7", "pruner.name 'l7' is unknown; use one of agp, apoz, l1, level, slim."),
         ("pruner.name", "agp", "searcher.name 'netadapt' cannot run agp, a schedule that trains; use searcher fixed"),
+        ("pruner.name", "level", "budget.metric 'macs' is not lowered by level, which leaves zeros in place; use sparsity"),
+        ("budget.metric", "sparsity", "budget.metric 'sparsity' cannot be met by l1, which removes channels; use pruner level"),
         ("pruner.params", {"p": 1}, "pruner.params.p 1 is not a parameter of l1; it takes none."),
         ("pruner", {"name": "apoz", "params": {"images": 0}}, "pruner.params.images 0 is not usable"),
         ("pruner", {"name": "apoz", "params": {"images": "all"}}, "pruner.params.images 'all' is not usable"),
@@ -280,3 +282,30 @@ def test_a_pruner_that_sees_nothing_of_a_selected_group_is_refused_before_the_jo
     assert api.post("/jobs", json={**slim, "pruner": {"name": "l1"}}).status_code == 202
     rules = [{"op_types": ["default"]}, {"op_names": ["conv2"], "exclude": True}]
     assert api.post("/jobs", json={**slim, "pruner": {"name": "slim", "config_list": rules}}).status_code == 202
+
+
+def test_a_budget_of_sparsity_is_planned_weight_by_weight(api: TestClient, job_json: dict[str, Any]) -> None:
+    level = {**job_json, "budget": {"metric": "sparsity", "ratio": 0.8}, "searcher": {"name": "fixed"}}
+    level["pruner"] = {"name": "level", "config_list": [{"op_types": ["Conv2d"]}]}
+    plan = api.post("/jobs", params={"dry_run": True}, json=level).json()
+    weights = 144 + 2304 + 160
+    assert (plan["metric"], plan["dense"], plan["limit"]) == ("sparsity", weights, weights - 8 * weights // 10)
+    assert plan["planned_trials"] == 1
+    assert [(g["name"], g["width"], g["least"]) for g in plan["groups"]] == [
+        ("conv1", 144, 1),
+        ("conv2", 2304, 1),
+        ("fc", 160, 160),
+    ]
+    for field, value, detail in (
+        (
+            "searcher.name",
+            "netadapt",
+            "searcher.name 'netadapt' does not go with level, which cuts every layer alike",
+        ),
+        ("recovery.final_epochs", 2, "recovery.final_epochs 2 would train zeros away that level made; use 0"),
+        ("budget.ratio", 0.99, "budget.ratio 0.99 is out of reach: at most 2,446 of 2,608 weights can go; ask for less."),
+    ):
+        refused = api.post("/jobs", json=changed(level, field, value))
+        assert (refused.status_code, refused.json()["field"]) == (422, field)
+        assert detail in refused.json()["detail"]
+    assert api.post("/jobs", json=level).status_code == 202

@@ -155,6 +155,20 @@ def test_a_ranking_over_all_groups_ends_on_the_budget(files: tuple[Path, Path], 
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_job_of_sparsity_ends_with_zeros_in_its_files(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    budget = {"metric": "sparsity", "ratio": 0.8}
+    run_job(spec(budget=budget, searcher={"name": "fixed"}, pruner={"name": "level"}), *files, tmp_path, log)
+    assert log.baseline is not None
+    assert log.best is not None
+    assert (log.best.macs, log.best.params) == (log.baseline.macs, log.baseline.params)
+    weights = [tensor for name, tensor in load(log.artefacts["safetensors"]).items() if tensor.dim() > 1]
+    total, zeros = sum(weight.numel() for weight in weights), sum(int((weight == 0).sum()) for weight in weights)
+    assert zeros == int(0.8 * total)
+    assert log.best.budget_ratio == pytest.approx(1 - zeros / total)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     with pytest.raises(JobFailed, match="within the budget"):

@@ -12,8 +12,8 @@ from tests.digits import digits
 from workers.background import Background
 from workers.data import load
 from workers.evaluator import Evaluator
-from workers.inspection import catalogue, describe_groups
-from workers.plan import make_searcher, make_space
+from workers.inspection import catalogue
+from workers.plan import make_searcher
 from workers.schedules.base import SCHEDULES
 from workers.spec import JobSpec, Recovery
 
@@ -38,7 +38,7 @@ def spec(name: str, params: dict[str, object], searcher: str = "fixed") -> JobSp
 
 
 def planned(evaluator: Evaluator, of: JobSpec) -> tuple[int, ...]:
-    space = make_space(describe_groups(evaluator.dense, evaluator.coupling), evaluator.coupling.cost, of)
+    space = evaluator.space()
     widths: tuple[int, ...] = make_searcher(space, of).ask().widths
     return widths
 

@@ -65,3 +65,5 @@ def test_excluded_layers_stay_whole(files: tuple[Path, Path]) -> None:
 def test_what_does_not_go_together_is_refused(files: tuple[Path, Path]) -> None:
     with pytest.raises(InvalidInput, match=r"^searcher\.name 'netadapt' does not go with level"):
         Evaluator(files[0], load(files[1], 0), level(searcher={"name": "netadapt"}))
+    with pytest.raises(InvalidInput, match=r"^pruner\.params .* is not for level, which takes no parameters"):
+        Evaluator(files[0], load(files[1], 0), level(pruner={"name": "level", "params": {"pattern": "2:4"}}))

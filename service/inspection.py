@@ -116,6 +116,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _answer(kind: str, path: Path | None) -> dict[str, Any]:
+    import workers.inspection  # noqa: F401  (out of reach of what follows: where memory ends here, the limits are to blame)
+
     try:
         return {"found": _find(kind, path)}
     except InvalidInput as error:

@@ -38,6 +38,8 @@ def prunes_weights(spec: JobSpec) -> bool:
     if spec.budget.metric != SPARSITY:
         problem = "is not lowered by level, which leaves zeros in place; use sparsity, or another pruner"
         raise InvalidInput("budget.metric", spec.budget.metric, problem)
+    if spec.pruner.params:
+        raise InvalidInput("pruner.params", spec.pruner.params, "is not for level, which takes no parameters; leave it out")
     if spec.searcher.name != "fixed" or spec.searcher.params.get("ranking") == "global":
         problem = "does not go with level, which cuts every layer alike; use fixed, with ranking uniform"
         raise InvalidInput("searcher.name", spec.searcher.name, problem)

@@ -69,6 +69,7 @@ def test_excluded_layers_stay_whole(files: tuple[Path, Path]) -> None:
         ({"recovery": {"short_steps": 5}}, r"^recovery\.short_steps 5 would train zeros away"),
         ({"recovery": {"final_epochs": 5}}, r"^recovery\.final_epochs 5 would train zeros away"),
         ({"recovery": {"least_squares": True}}, r"^recovery\.least_squares True finds no lost inputs"),
+        ({"pruner": {"name": "level", "params": {"pattern": "2:4"}}}, r"^pruner\.params .* is not for level"),
     ],
 )
 def test_what_does_not_go_together_is_refused(files: tuple[Path, Path], change: dict[str, object], sentence: str) -> None:

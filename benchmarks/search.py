@@ -64,7 +64,9 @@ class Setting:
         self._splits = load(data, seed)
         spec = JobSpec.model_validate(self._stated)
         self.evaluator = Evaluator(model, self._splits, spec)
-        self.space = make_space(describe_groups(self.evaluator.dense, self.evaluator.coupling), self.evaluator.coupling.cost, spec)
+        self.space = make_space(
+            describe_groups(self.evaluator.dense, self.evaluator.coupling), self.evaluator.coupling.cost, spec
+        )
 
     def searcher(self, name: str) -> Searcher:
         """A fresh searcher with its own defaults."""

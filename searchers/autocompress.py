@@ -96,7 +96,7 @@ class AutoCompress(RoundSearcher):
             if self.space.cost(widths) <= limit:
                 continue  # the last one removed, or purified, more than it had to
             room = self.space.within(widths, limit)
-            share = (self.max_trials - len(self.numbers)) // (self.rounds - number + 1)
+            share = (self.max_trials - self.asked) // (self.rounds - number + 1)
             purifying = len(room.searchable) + 1 if number < self.rounds and self.params.purify else 0
             if share - 1 - purifying < _TRIALS_A_ROUND:
                 purifying = 0

@@ -105,8 +105,10 @@ class Optuna(Searcher):
         self._study = optuna.create_study(sampler=build(seed % 2**32, self.planned_trials), direction="maximize")
         preference = FloatDistribution(_LEAST_PREFERENCE, 1.0, log=True)  # only proportions count
         self._domain: dict[str, BaseDistribution] = {str(group): preference for group in space.searchable}
-        for start in self._starts():
+        starts = self._starts()
+        for start in starts:
             self._study.enqueue_trial(start)
+        self._queued = len(starts)  # points that the study hands out before it asks its sampler
         self._widths: list[Widths] = []  # by number, given ones first
         self._outcomes: dict[Widths, Outcome] = {}
         self._trials: dict[Widths, list[Trial]] = {}  # what is running, with every point that led to it
@@ -155,8 +157,10 @@ class Optuna(Searcher):
 
     def _sampled(self) -> tuple[Widths, Trial] | None:
         """A new plan from the sampler."""
-        for _ in range(_SAMPLES_PER_PROPOSAL):
+        samples = 0
+        while samples < _SAMPLES_PER_PROPOSAL:
             trial = self._study.ask(self._domain)
+            samples, self._queued = (samples, self._queued - 1) if self._queued else (samples + 1, 0)
             widths = self._projected(trial.params)
             if widths in self._outcomes:
                 self._learn(trial, self._outcomes[widths])

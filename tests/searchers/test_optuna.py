@@ -105,6 +105,14 @@ class TestAskAndTell:
         asked = ask(optuna(small_space(), max_trials=30), 30)
         assert len({proposal.widths for proposal in asked}) == 30
 
+    def test_starts_that_are_one_plan_in_a_small_space_are_asked_for_once(self):
+        groups = [Group("a", 3), Group("b", 3)]
+        searcher = optuna(space(groups, parallel(groups)), max_trials=30)  # ten starts, two plans
+        asked = []
+        while isinstance(answer := searcher.ask(), Proposal):
+            asked.append(answer.widths)
+        assert sorted(asked) == [(1, 2), (2, 1)]
+
     def test_another_seed_searches_elsewhere(self):
         assert ask(optuna(small_space(), seed=1), 20) != ask(optuna(small_space(), seed=2), 20)
 

@@ -151,9 +151,9 @@ class Optuna(Searcher):
         generator, uniform = random.Random(self.seed), uniform_plans(self.space)  # noqa: S311 - a search, not a secret
         count = min(_FIRST, self.planned_trials) - len(uniform)
         plans = [*uniform, *(around(self.space, uniform[i % len(uniform)], _SPREAD, generator) for i in range(count))]
-        return [
-            {str(g): max(plan[g] / self.space.dense[g], _LEAST_PREFERENCE) for g in self.space.searchable} for plan in plans
-        ]
+        shares = ([width / dense for width, dense in zip(plan, self.space.dense, strict=True)] for plan in plans)
+        points = [{name: max(of_plan[int(name)], _LEAST_PREFERENCE) for name in self._domain} for of_plan in shares]
+        return list({self._projected(point): point for point in points}.values())
 
     def _sampled(self) -> tuple[Widths, Trial] | None:
         """A new plan from the sampler."""

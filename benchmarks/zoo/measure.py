@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import statistics
 import tempfile
-import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.zoo.coverage import coverage
 from benchmarks.zoo.networks import BARS, ZOO, Network
+from benchmarks.zoo.timing import REPEATS, timed
 from pruners.graph.groups import Coupling, Group, Indices
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
@@ -39,7 +37,6 @@ from service.client.export import export_model
 TOLERANCE = 1e-5  # relative: float32 sums of thousands of terms in another order
 AUDIBLE = 1e-3  # relative: where removal changes the outputs by less, comparing them proves nothing
 VECTORS = 20  # random width vectors whose parameters and MACs are counted
-REPEATS = 3  # of every timing
 IMAGES = 3  # compared per network
 OUTPUT = "is an output of the network"  # as tracing words it: channels that nobody would want to remove
 
@@ -60,13 +57,13 @@ def measure(network: Network, folder: Path, found: dict[str, Any]) -> None:
     dense = run(module, x)
     _check_equal("the network read from its file against the original", dense, run(model, x))
     fresh = [module, *(build_module(read_program(path)) for _ in range(REPEATS - 1))]  # tracing may rewrite the graph
-    found["trace_ms"], coupling = timed(lambda: trace(fresh.pop()), REPEATS)
+    found["trace_ms"], coupling = timed(lambda: trace(fresh.pop()))
     _describe(model, module, coupling, found)
     if not coupling.prunable:
         raise Failure("no group is prunable")
     random = np.random.default_rng(0)
     half = [np.sort(random.permutation(len(g.classes))[: _least(g, len(g.classes) // 2)]) for g in coupling.prunable]
-    found["shrink_ms"], small = timed(lambda: shrink(module, coupling, half), REPEATS)
+    found["shrink_ms"], small = timed(lambda: shrink(module, coupling, half))
     removed = run(small, x)
     if removed.shape != dense.shape:
         raise Failure(f"the shrunk network returns {tuple(removed.shape)} instead of {tuple(dense.shape)}")
@@ -76,17 +73,6 @@ def measure(network: Network, folder: Path, found: dict[str, Any]) -> None:
     _check_equal("the shrunk network read from its file against itself", run(again, x), removed)
     if found["coverage"] < BARS[network.family]:
         raise Failure(f"only {found['coverage']:.1%} of the parameters are prunable, {BARS[network.family]:.0%} are due")
-
-
-def timed(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Median milliseconds and the last result: of processor time in one thread, whatever else the machine is doing."""
-    spent: list[float] = []
-    result = None
-    for _ in range(repeats):
-        start = time.process_time()
-        result = work()
-        spent.append(1000 * (time.process_time() - start))
-    return statistics.median(spent), result
 
 
 def run(module: nn.Module, x: Tensor) -> Tensor:
@@ -187,7 +173,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # the packages' own, about each other
     logging.disable(logging.WARNING)
-    torch.set_num_threads(1)  # see timed()
+    torch.set_num_threads(1)  # see benchmarks.zoo.timing
     network = ZOO[arguments.network]
     found: dict[str, Any] = {"name": network.name, "family": network.family, "verdict": "ok"}
     with tempfile.TemporaryDirectory() as folder:

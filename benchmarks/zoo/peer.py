@@ -14,8 +14,6 @@ import copy
 import json
 import logging
 import resource
-import statistics
-import time
 import warnings
 from typing import Any
 
@@ -24,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.zoo.networks import ZOO, Network
+from benchmarks.zoo.timing import REPEATS, timed
 
-_REPEATS = 3  # of every timing, as for this engine
 _MEMORY = 8 * 2**30  # bytes of address space; where it works it takes less than 2 GiB
 
 
@@ -46,20 +44,17 @@ def _measure(network: Network, found: dict[str, Any]) -> None:
 
     model, x = network.make(), network.example(1)
     dense = _run(model, x)
-    graph_ms, prune_ms = [], []
-    for _ in range(_REPEATS):
-        pruned = copy.deepcopy(model)
-        start = time.process_time()
-        torch_pruning.DependencyGraph().build_dependency(pruned, example_inputs=x)
-        graph_ms.append(1000 * (time.process_time() - start))
-        found["graph_ms"] = statistics.median(graph_ms)
-        pruner = torch_pruning.pruner.BasePruner(
-            pruned, x, torch_pruning.importance.RandomImportance(), pruning_ratio=0.5, ignored_layers=_outputs(pruned, x)
+    copies = [copy.deepcopy(model) for _ in range(REPEATS)]
+    found["graph_ms"], _ = timed(lambda: torch_pruning.DependencyGraph().build_dependency(copies.pop(), example_inputs=x))
+    copies = [copy.deepcopy(model) for _ in range(REPEATS)]
+    pruners = [
+        torch_pruning.pruner.BasePruner(
+            network, x, torch_pruning.importance.RandomImportance(), pruning_ratio=0.5, ignored_layers=_outputs(network, x)
         )
-        start = time.process_time()
-        pruner.step()
-        prune_ms.append(1000 * (time.process_time() - start))
-    found["prune_ms"] = statistics.median(prune_ms)
+        for network in copies
+    ]
+    found["prune_ms"], _ = timed(lambda: pruners.pop().step())
+    pruned = copies[0]  # the last one's, as pruners go from the end
     result = _run(pruned, x)
     if result.shape != dense.shape:
         raise ValueError(f"the pruned network returns {tuple(result.shape)} instead of {tuple(dense.shape)}")
@@ -103,7 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # the packages' own, about each other
     logging.disable(logging.WARNING)
-    torch.set_num_threads(1)  # see benchmarks.zoo.measure.timed
+    torch.set_num_threads(1)  # see benchmarks.zoo.timing
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     print(json.dumps(measure_peer(ZOO[arguments.network])))
 

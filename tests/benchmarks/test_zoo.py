@@ -53,7 +53,7 @@ def test_a_network_that_prunes_well_passes(name: str, tmp_path: Path) -> None:
 
 
 def test_a_wrong_removal_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "mask", lambda module, coupling, keep: module)
+    monkeypatch.setattr(measure, "silence", lambda module, coupling, keep: module)
     with pytest.raises(measure.Failure, match=r"shrunk and masked network are .* apart"):
         measure.measure(ZOO["cnn_1d"], tmp_path, {})
 

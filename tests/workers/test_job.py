@@ -158,7 +158,9 @@ def test_a_ranking_over_all_groups_ends_on_the_budget(files: tuple[Path, Path], 
 def test_a_job_of_sparsity_ends_with_zeros_in_its_files(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     budget = {"metric": "sparsity", "ratio": 0.8}
-    run_job(spec(budget=budget, searcher={"name": "fixed"}, pruner={"name": "level"}), *files, tmp_path, log)
+    run_job(
+        spec(budget=budget, searcher={"name": "fixed"}, pruner={"name": "level"}), *files, tmp_path, tmp_path / "networks", log
+    )
     assert log.baseline is not None
     assert log.best is not None
     assert (log.best.macs, log.best.params) == (log.baseline.macs, log.baseline.params)

@@ -164,27 +164,24 @@ def correlations(results: Sequence[Result]) -> Iterable[str]:
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """Accuracy against MACs, a panel per network: a point per seed, a line through the means."""
+    """A panel per network and budget, a line per searcher, the best on top: a point per seed, a bar to their mean."""
     from matplotlib import pyplot
 
-    networks = sorted({r["network"] for r in results})
+    searched = [r for r in results if r["searcher"] != CORRELATION]
+    panels = sorted({(r["network"], -r["ratio"]) for r in searched})
     pyplot.rcParams["svg.hashsalt"] = "secateur"  # the same picture, byte by byte, from the same results
-    figure, panels = pyplot.subplots(1, len(networks), figsize=(5.2 * len(networks), 4.2), squeeze=False, layout="constrained")
-    for axes, network in zip(panels[0], networks, strict=True):
-        searched = [r for r in results if r["network"] == network and r["searcher"] != CORRELATION]
-        for name in sorted({r["searcher"] for r in searched}, key=lambda name: (name in CONTROLS, name)):
-            own = [r for r in searched if r["searcher"] == name]
-            ratios = sorted({r["ratio"] for r in own})
-            means = [100 * statistics.mean(r["accuracy"] for r in own if r["ratio"] == ratio) for ratio in ratios]
-            style = "--" if name in CONTROLS else "-"
-            (line,) = axes.plot([100 * ratio for ratio in ratios], means, style, label=name)
-            points = [(100 * r["ratio"], 100 * r["accuracy"]) for r in own]
-            axes.plot(*zip(*points, strict=True), ".", color=line.get_color(), alpha=0.4)
-        dense = 100 * statistics.mean(r["dense_accuracy"] for r in searched)
-        axes.axhline(dense, color="grey", linestyle=":", label="dense")
-        axes.set(xlabel="MACs, % of dense", ylabel="test accuracy, %", title=f"{network} on CIFAR-10, no fine-tuning")
-        axes.grid(alpha=0.3)
-    panels[0][-1].legend(fontsize="small")
+    figure, row = pyplot.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.4), squeeze=False, layout="constrained")
+    for axes, (network, ratio) in zip(row[0], panels, strict=True):
+        here = [r for r in searched if (r["network"], -r["ratio"]) == (network, ratio)]
+        found = {name: [100 * r["accuracy"] for r in here if r["searcher"] == name] for name in {r["searcher"] for r in here}}
+        names = sorted(found, key=lambda name: statistics.mean(found[name]))
+        colours = ["tab:grey" if name in CONTROLS else "tab:blue" for name in names]
+        axes.barh(names, [statistics.mean(found[name]) for name in names], color=colours, alpha=0.4)
+        for name, colour in zip(names, colours, strict=True):
+            axes.plot(found[name], [name] * len(found[name]), "o", color=colour, markersize=4)
+        axes.axvline(100 * statistics.mean(r["dense_accuracy"] for r in here), color="black", linestyle=":")
+        axes.set(xlabel="test accuracy, % (dotted: dense)", title=f"{network} at {-ratio:.0%} of its MACs")
+        axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -139,6 +139,7 @@ def _groups(module: fx.GraphModule, traced: _Numbered) -> list[Group]:
     kind_of[classes] = kinds
     found = np.stack([np.bincount(kind_of[each], minlength=len(sizes) + 1)[:-1] for each in outputs])
     summed, normed = trace.labels.summed()[known], trace.labels.normed()[known]
+    parts = dict(module.named_modules(remove_duplicate=False))
     groups: list[Group] = []
     names: Counter[str] = Counter()
     for kind, alike in enumerate(np.split(classes[np.argsort(kinds, kind="stable")], np.cumsum(sizes)[:-1])):
@@ -155,7 +156,7 @@ def _groups(module: fx.GraphModule, traced: _Numbered) -> list[Group]:
                 divisor=divisor,
                 minimum=divisor,
                 layers=tuple(sources),
-                types=tuple(type(module.get_submodule(layer)).__name__ for layer in sources),
+                types=tuple(type(parts[layer]).__name__ for layer in sources),
                 residual=bool(summed[alike].any()),
                 crosses_norm=bool(normed[alike].any()),
                 frozen_reason=reason or ("has a single channel" if len(alike) == 1 else None),

@@ -133,9 +133,10 @@ def _once(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _activations(module: fx.GraphModule, layers: Mapping[str, int], forms: Forms, shapes: Shapes) -> Iterable[Term]:
+    parts = dict(module.named_modules(remove_duplicate=False))
     for node in module.graph.nodes:
         if node.op == "call_module" and node.target in layers:
-            weight, dim = module.get_parameter(f"{node.target}.weight"), layers[node.target]
+            weight, dim = parts[node.target].get_parameter("weight"), layers[node.target]
             width = forms.width(f"{node.target}.weight", dim) or []
             per_channel = shapes.elements[node] // weight.shape[dim]
             yield from multiplied(per_channel * weight.itemsize, width)

@@ -17,7 +17,7 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 def module(tracer: Tracer, node: fx.Node) -> Tensor:
     """The labels that come out of a module call. Dropout leaves every channel where it is."""
     path = str(node.target)
-    part = tracer.module.get_submodule(path)
+    part = tracer.parts[path]
     source: Tensor = as_labels(tracer.args(node)[0])
     if isinstance(part, BatchNorm):
         return _batch_norm(tracer, node, path, part, source)

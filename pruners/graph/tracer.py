@@ -52,11 +52,12 @@ class Tracer:
 
     Attributes:
         result: labels, members, calls and baked numbers found so far.
+        parts: the network's modules by path.
         values: per node a label tensor, a ``Raw``, a size, or a list of these.
     """
 
     def __init__(self, module: fx.GraphModule, shapes: Shapes, by_rows: frozenset[str]) -> None:
-        self.module = module
+        self.parts = dict(module.named_modules(remove_duplicate=False))
         self.by_rows = by_rows
         self.result = Trace()
         self.values: dict[fx.Node, Any] = {}

@@ -87,8 +87,8 @@ class Evaluator:
 
     Attributes:
         schedule: what trains and prunes at once, if the job's pruner does.
-        weights: the layers whose weights a job of sparsity zeroes; ``None`` in any other job.
-        scores: otherwise, per prunable group, the importance of each of its classes.
+        dense: the network itself.
+        coupling: its groups.
 
     Raises:
         InvalidInput: parameters that the pruner does not take, or a group that it cannot score.
@@ -187,12 +187,14 @@ class Evaluator:
         small = shrink(module, coupling, keep)
         if schedule is None and source.moments is not None:
             reconstruct(small, module, coupling, keep, source.moments)
-        trainer = self.trainer(small, steps)
-        more = self._spec.recovery.short_steps + (0 if training is None else training.retrain * trainer.steps)
-        if more:
-            short_tune(trainer, more)
+        if self._spec.recovery.short_steps or training is not None:  # most trials train nothing, and need no optimiser
+            trainer = self.trainer(small, steps)
+            more = self._spec.recovery.short_steps + (0 if training is None else training.retrain * trainer.steps)
+            if more:
+                short_tune(trainer, more)
+            steps = trainer.done
         self.recalibrate(small)
-        return Pruned(small, [had[kept] for had, kept in zip(source.pruned.keep, keep, strict=True)], trainer.done)
+        return Pruned(small, [had[kept] for had, kept in zip(source.pruned.keep, keep, strict=True)], steps)
 
     def restored(self, state: State) -> Pruned:
         """The network whose ``Pruned.state`` this is."""

@@ -159,15 +159,15 @@ def _finish(
     baseline, best = (
         Measurement(
             metric=evaluator.quality(module, splits.test).accuracy,
-            macs=evaluator.plan(widths).macs,
-            params=evaluator.plan(widths).params,
+            macs=plan.macs,
+            params=plan.params,
             size_bytes=file.stat().st_size,
             latency_ms=latency.median_ms,
             budget_ratio=space.cost(widths) / space.cost(space.dense),
         )
-        for module, widths, file, latency in (
-            (evaluator.dense, space.dense, dense_file, latencies[0]),
-            (network, winner.widths, _file(artefacts, "pt2"), latencies[1]),
+        for module, widths, plan, file, latency in (
+            (evaluator.dense, space.dense, evaluator.plan(space.dense), dense_file, latencies[0]),
+            (network, winner.widths, evaluator.plan(winner.widths), _file(artefacts, "pt2"), latencies[1]),
         )
     )
     log.succeeded(winner.id, baseline, best, artefacts)

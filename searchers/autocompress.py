@@ -17,11 +17,11 @@ from searchers.base import Params, Training
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.simulated_annealing import SimulatedAnnealing, SimulatedAnnealingParams
 from searchers.space import SearchSpace, Widths
+from searchers.uniform import uniform_plan
 
 _ROUNDS = 3  # NNI's; the paper has as many as it takes
 _TRIALS_A_ROUND = 12  # at least, by default: annealing draws eight plans before its first move
 _PROBE = 1 / 8  # of a group's channels that purification tries to do without: few, since what it tries it takes or leaves
-_EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
 
 Steps = Generator[Sequence[Candidate], None, None]
 """Candidates to try; behind each yield their outcomes are known."""
@@ -133,7 +133,7 @@ class AutoCompress(RoundSearcher):
         self, room: SearchSpace, parent: int | None, number: int, trials: int
     ) -> Generator[Sequence[Candidate], None, Widths]:
         """The best plan that annealing finds in so many trials; without any, the uniform plan."""
-        uniform = room.project([_EQUAL] * len(room.groups))
+        uniform = uniform_plan(room)
         if trials < 1:
             return uniform
         chains = SimulatedAnnealingParams(chains=self.params.chains)

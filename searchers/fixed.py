@@ -12,8 +12,7 @@ from searchers import SEARCHERS
 from searchers.base import Params
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace
-
-_EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
+from searchers.uniform import uniform_plan
 
 
 class FixedParams(Params):
@@ -54,5 +53,5 @@ class Fixed(RoundSearcher):
     def _plan(self) -> Candidate:
         if self.params.ranking == "global":
             return Candidate(self.space.ranked(), "one threshold over all channels' scores")
-        spared = [1.0 if group.residual and not self.params.residual else _EQUAL for group in self.space.groups]
-        return Candidate(self.space.project(spared), "the same keep fraction in every group")
+        plan = uniform_plan(self.space, spare_residual=not self.params.residual)
+        return Candidate(plan, "the same keep fraction in every group")

@@ -12,16 +12,21 @@ from searchers.space import SearchSpace, Widths
 _EQUAL = 0.5  # a preference; any number below 1 does, only proportions count
 
 
+def uniform_plan(space: SearchSpace, *, spare_residual: bool = False) -> Widths:
+    """The plan on the budget with the same keep fraction in every group; residual streams stay dense if told and possible."""
+    return space.project([1.0 if group.residual and spare_residual else _EQUAL for group in space.groups])
+
+
 def uniform_plans(space: SearchSpace) -> list[Widths]:
     """The plans that take no search: the same keep fraction in every group, and in every group but the residual streams.
 
     The second only where there are residual streams and the budget can be met with them left dense. Searches begin with
     these plans, so that none ends below its control.
     """
-    plans = [space.project([_EQUAL] * len(space.groups))]
+    plans = [uniform_plan(space)]
     residual = [group.residual for group in space.groups]
     if space.fits([space.dense[i] if is_residual else space.least[i] for i, is_residual in enumerate(residual)]):
-        plans.append(space.project([1.0 if is_residual else _EQUAL for is_residual in residual]))
+        plans.append(uniform_plan(space, spare_residual=True))
     return list(dict.fromkeys(plans))
 
 

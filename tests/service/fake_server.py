@@ -140,9 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/jobs":
             self._json(200, {"items": [self.fake.polls[0]], "next": None})
         elif path == "/jobs/job-1":
-            self._json(200, self.fake.polls[0])
-            if len(self.fake.polls) > 1:
-                self.fake.polls.popleft()
+            # Taken before it is sent: whoever has the answer may look at what is left.
+            self._json(200, self.fake.polls.popleft() if len(self.fake.polls) > 1 else self.fake.polls[0])
         elif path == "/jobs/job-1/trials":
             after = int(query.get("after", -1))
             rows = [trial for trial in self.fake.trials if trial["number"] > after][:2]  # pages of two

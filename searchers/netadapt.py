@@ -16,9 +16,12 @@ from searchers import SEARCHERS
 from searchers.base import Params
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
+from searchers.uniform import uniform_plans
 
 _MOST_ROUNDS = 40
 """Rounds at most unless told otherwise: steps of a fortieth of the way are finer than most networks' widths."""
+
+_CONTROL_SHARE = 0.1  # of the trials at most for uniform plans: a short search needs all of its rounds
 
 
 class NetAdaptParams(Params):
@@ -78,6 +81,9 @@ class NetAdapt(RoundSearcher):
     outnumber the rounds that a job can pay for, its few steps are coarse, on some networks worse than a uniform cut; two
     winners and a short list make many small cuts of the same number of trials.
 
+    Beside the first round the uniform plans are tried, if they are at most a tenth of ``max_trials``, so that the search cannot end
+    below its control.
+
     Nothing here is random: equal outcomes are decided by the order of the groups.
     """
 
@@ -93,7 +99,11 @@ class NetAdapt(RoundSearcher):
         self._shortlist = min(groups, params.candidates)
         # A round with several winners leaves a network that nobody has tried, which is one more trial.
         self._per_round = self._shortlist + (0 if params.winners == 1 else 1)
-        self.rounds = _affordable_rounds(params.rounds, groups, self._per_round, max_trials)
+        spare = max_trials - groups - (0 if params.rounds is None else (params.rounds - 1) * self._per_round)
+        controls = uniform_plans(space)
+        most = min(spare, int(_CONTROL_SHARE * max_trials)) if groups > 1 else 0
+        self._controls = controls if len(controls) <= most else []
+        self.rounds = _affordable_rounds(params.rounds, groups, self._per_round, max_trials - len(self._controls))
         self._number = 0  # of the round that is running
         self._base: Widths = space.dense
         self._parent: int | None = None  # the proposal whose network has these widths, where weights carry on
@@ -106,7 +116,7 @@ class NetAdapt(RoundSearcher):
 
     @property
     def planned_trials(self) -> int:
-        return len(self.space.searchable) + (self.rounds - 1) * self._per_round
+        return len(self._controls) + len(self.space.searchable) + (self.rounds - 1) * self._per_round
 
     @property
     def base(self) -> Widths:
@@ -133,7 +143,8 @@ class NetAdapt(RoundSearcher):
         self._round = self._plan()
         together = Candidate(self._base, f"round {self._number} of {self.rounds}: the last winners together")
         measured = self._number == 1 or self._base in self.outcomes
-        return [*([] if measured else [together]), *(self._candidate(*cut) for cut in self._round.items())]
+        controls = [Candidate(widths, "a uniform plan") for widths in self._controls] if self._number == 1 else []
+        return [*([] if measured else [together]), *(self._candidate(*cut) for cut in self._round.items()), *controls]
 
     def _settle(self) -> bool:
         """Cuts the round's winners out of the base; ``False`` if every trial failed."""

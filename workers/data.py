@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pruners.errors import InvalidInput
 
-SEARCH_IMAGES = 512  # enough for a stable mean of the KL score, few enough that one candidate takes about a second
+SEARCH_IMAGES = 512  # enough for a stable mean of the score, few enough that one candidate takes about a second
 SEARCH_SHARE = 0.2  # of the training images at most; the rest still recalibrates and trains
 EVALUATION_BATCH = 128  # large enough to fill a core, small enough for its cache: a ResNet-20 takes a third longer with 256
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from pruners.calibration import calibrate
 from pruners.cost import METRICS
@@ -39,25 +38,13 @@ from workers.inspection import describe_groups
 from workers.log import Plan
 from workers.plan import check_schedule, check_scored, make_space, ranks_globally, refusal
 from workers.pruned import Pruned, State
+from workers.quality import Quality, quality
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
 from workers.training import Trainer, short_tune
 
 _RECONSTRUCTION_IMAGES = 256  # as many as recalibration takes; each gives several rows to every weight of a filter
 _BATCH = 64  # several batches of a few hundred images, so that averages over batches say something
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How a network does on some images.
-
-    Attributes:
-        accuracy: top-1, 0…1.
-        divergence: mean KL from the dense network's outputs to this one's, in nats; 0 is the dense network itself.
-    """
-
-    accuracy: float
-    divergence: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ class Evaluator:
             check_scored(describe_groups(self.dense, self.coupling), spec)
         self._dense = self._source_of(whole, self.coupling)
         self._latest = self._dense  # the source that was used last: trials of one parent come together
-        self._reference: dict[int, list[Tensor]] = {}  # the dense network's log-probabilities by split
+        self._reference: dict[int, Tensor] = {}  # the dense network's outputs by split
 
     @property
     def scores(self) -> list[Scores]:
@@ -134,7 +121,7 @@ class Evaluator:
         )
 
     def evaluate(self, widths: Sequence[int]) -> Outcome:
-        """The plan's score (−KL) and accuracy on the search images; whatever goes wrong is the plan's own failure."""
+        """The plan's score (−divergence) and accuracy on the search images; whatever goes wrong is the plan's own failure."""
         return self.evaluate_keeping(widths)[0]
 
     def evaluate_keeping(
@@ -221,7 +208,7 @@ class Evaluator:
         return _Source(pruned, coupling, scores, self._moments(pruned.network, coupling))
 
     def _moments(self, network: fx.GraphModule, coupling: Coupling) -> Moments | None:
-        if not self._spec.recovery.least_squares:
+        if self._spec.recovery.least_squares is False or self.schedule is not None:
             return None
         train = self._data.train
         with _threads(self._spec.resources.cpus):
@@ -251,14 +238,9 @@ class Evaluator:
     def quality(self, module: nn.Module, split: Split) -> Quality:
         """Accuracy and divergence from the dense network on a split."""
         if id(split) not in self._reference:
-            self._reference[id(split)] = _log_probabilities(self.dense, split, self._layout)
-        correct, divergence = 0, 0.0
-        outputs = _log_probabilities(module, split, self._layout)
-        batches = zip(self._reference[id(split)], outputs, split.batches(), strict=True)
-        for reference, found, (_, labels) in batches:
-            divergence += float(functional.kl_div(found, reference, reduction="sum", log_target=True))
-            correct += int((found.argmax(1) == labels).sum())
-        return Quality(correct / len(split), divergence / len(split))
+            self._reference[id(split)] = _outputs(self.dense, split, self._layout)
+        labels = torch.cat([labels for _, labels in split.batches()])
+        return quality(_outputs(module, split, self._layout), self._reference[id(split)], labels)
 
     def _score(self, network: fx.GraphModule, coupling: Coupling) -> list[Scores]:
         """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""
@@ -336,7 +318,6 @@ def _layout(module: nn.Module, split: Split) -> torch.memory_format:
 
 
 @torch.inference_mode()
-def _log_probabilities(module: nn.Module, split: Split, layout: torch.memory_format) -> list[Tensor]:
+def _outputs(module: nn.Module, split: Split, layout: torch.memory_format) -> Tensor:
     module.eval()
-    batches = (images.contiguous(memory_format=layout) for images, _ in split.batches())
-    return [functional.log_softmax(module(images), 1) for images in batches]
+    return torch.cat([module(images.contiguous(memory_format=layout)) for images, _ in split.batches()])

@@ -21,7 +21,8 @@ class Task(Strict):
     """What the network is for, hence how it is scored."""
 
     type: Literal["classification"] = Field(
-        "classification", description="Top-1 accuracy is reported; searched by −KL to the dense network."
+        "classification",
+        description="Top-1 accuracy is reported; searched by −KL to the dense network at the best temperature.",
     )
 
 
@@ -82,9 +83,9 @@ class Recovery(Strict):
         ge=0,
         description="Training steps of each candidate before it is judged; netadapt cuts the next one from what was trained.",
     )
-    least_squares: bool = Field(
-        False,
-        description="What stays of a layer makes up for lost inputs, by least squares over training images; "
+    least_squares: bool | None = Field(
+        None,
+        description="What stays of a layer makes up for lost inputs, by least squares over training images; null: it does, but "
         "not where a schedule has trained the network for the cut.",
     )
     final_epochs: int = Field(0, ge=0, description="Epochs of fine-tuning of the winner.")

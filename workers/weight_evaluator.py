@@ -13,6 +13,7 @@ from pruners.graph.groups import Coupling
 from pruners.graph.shrink import shrink
 from pruners.importance import Scores
 from pruners.library.ranking import kept
+from pruners.recovery.least_squares import Moments
 from searchers.base import Training
 from searchers.space import SearchSpace
 from workers.data import Splits
@@ -66,3 +67,6 @@ class WeightEvaluator(Evaluator):
 
     def _score(self, network: fx.GraphModule, coupling: Coupling) -> list[Scores]:
         return []  # weights are compared within their layer, by themselves
+
+    def _moments(self, network: fx.GraphModule, coupling: Coupling) -> Moments | None:
+        return None  # no layer loses an input

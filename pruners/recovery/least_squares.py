@@ -25,9 +25,11 @@ from torch.utils.hooks import RemovableHandle
 from pruners.graph.groups import Coupling, Indices, Member, positions
 
 Moments = Mapping[str, Tensor]
-"""By layer XᵀX, ``[groups, columns, columns]`` in float64; a group's columns are its input channels times the kernel."""
+"""By layer XᵀX, ``[groups, columns, columns]``; a group's columns are its input channels times the kernel."""
 
 _RIDGE = 1e-6  # of the mean of XᵀX's diagonal, added to it: inputs that are always alike have no single solution
+
+_MOST_COLUMNS = 4608  # 512 channels of 3 × 3: XᵀX takes 85 MB, and solving a cut to half of them a second of one core
 
 _Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -36,7 +38,8 @@ def input_moments(module: fx.GraphModule, coupling: Coupling, images: Sequence[T
     """XᵀX of every convolution and linear layer whose input channels can be removed.
 
     Transposed convolutions are left out, depthwise ones have nothing to make up for (a channel goes with its only input), and
-    so are layers that share their weight with another.
+    so are layers that share their weight with another, and the few that are too wide (VGG's first linear layer: 25,088 columns
+    would take 2.5 GB).
 
     Args:
         module: the network that ``coupling`` was traced on, in eval mode.
@@ -55,7 +58,7 @@ def input_moments(module: fx.GraphModule, coupling: Coupling, images: Sequence[T
     finally:
         for hook in hooks:
             hook.remove()
-    return sums
+    return {name: moment.float() for name, moment in sums.items()}
 
 
 def reconstruct(
@@ -85,7 +88,7 @@ def reconstruct(
 
 def _solve(weight: Tensor, moment: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
     """The best weight ``[outputs, inputs, …]`` in place of ``[out, in / groups, …]``."""
-    wide, groups = weight.double(), len(moment)
+    wide, moment, groups = weight.double(), moment.double(), len(moment)
     columns = torch.arange(moment.shape[1]).view(weight.shape[1], -1)
     left = columns[inputs].flatten()
     gone = torch.from_numpy(np.setdiff1d(columns.numpy(), left.numpy()))
@@ -109,6 +112,7 @@ def _layers(module: fx.GraphModule, coupling: Coupling) -> dict[str, _Layer]:
         and (source := sources.get(f"{name}.weight")) is not None
         and (source.classes >= 0).any()
         and shared[id(layer.weight)] == 1
+        and layer.weight[0].numel() <= _MOST_COLUMNS
     }
 
 

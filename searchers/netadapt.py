@@ -81,8 +81,8 @@ class NetAdapt(RoundSearcher):
     outnumber the rounds that a job can pay for, its few steps are coarse, on some networks worse than a uniform cut; two
     winners and a short list make many small cuts of the same number of trials.
 
-    Beside the first round the uniform plans are tried, if they are at most a tenth of ``max_trials``, so that the search cannot end
-    below its control.
+    Beside the first round the uniform plans are tried, if they are at most a tenth of ``max_trials``, so that the search
+    cannot end below its control.
 
     Nothing here is random: equal outcomes are decided by the order of the groups.
     """

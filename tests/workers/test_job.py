@@ -173,8 +173,8 @@ def test_a_job_of_sparsity_ends_with_zeros_in_its_files(files: tuple[Path, Path]
 @pytest.mark.usefixtures("cluster")
 def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
+    cut_short = spec(searcher={"name": "sensitivity"}, limits={"max_trials": 30, "max_seconds": 1})
     with pytest.raises(JobFailed, match="within the budget"):
-        cut_short = spec(searcher={"name": "sensitivity"}, limits={"max_trials": 30, "max_seconds": 1})
         run_job(cut_short, *files, tmp_path, tmp_path / "networks", log)
     assert "succeeded" not in log.phases
 

@@ -47,7 +47,7 @@ class Budget(Strict):
 class SearcherChoice(Strict):
     """The search algorithm and its parameters (``GET /searchers`` lists both)."""
 
-    name: str = "netadapt"
+    name: str = "auto"
     params: dict[str, Any] = {}
 
 

@@ -58,7 +58,7 @@ class Client:
             example_input: ``[batch, ...]``, one input of the network; any batch size.
             data: ``x_train, y_train, x_test, y_test`` and optionally ``x_val, y_val``, or an ``.npz`` file of them.
             budget: such as ``{"metric": "macs", "ratio": 0.5}``.
-            spec: any other field of ``POST /jobs``: ``name="half"``, ``searcher={"name": "netadapt"}``, …
+            spec: any other field of ``POST /jobs``: ``name="half"``, ``searcher={"name": "auto"}``, …
 
         Raises:
             InvalidInput: a network that cannot be exported, or data that are no arrays.

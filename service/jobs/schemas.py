@@ -14,7 +14,7 @@ from workers.spec import JobSpec
 
 EXAMPLE_SPEC: dict[str, Any] = {
     "budget": {"metric": "macs", "ratio": 0.5},
-    "searcher": {"name": "netadapt", "params": {}},
+    "searcher": {"name": "auto", "params": {}},
     "pruner": {"name": "l1", "params": {}, "config_list": [{"op_types": ["Conv2d"]}], "round_to": 1},
     "recovery": {"batchnorm_images": 256, "final_epochs": 0, "distill": True},
     "limits": {"max_trials": 200, "max_concurrent": 2, "max_seconds": 3600},

@@ -144,7 +144,7 @@ def test_a_form_that_is_incomplete_names_the_part(api: TestClient, files: dict[s
 def test_what_is_wrong_is_said_in_one_sentence(
     api: TestClient, job_json: dict[str, Any], path: str, value: Any, detail: str
 ) -> None:
-    refused = api.post("/jobs", json=changed(job_json, path, value))
+    refused = api.post("/jobs", json=changed({"searcher": {"name": "netadapt"}, **job_json}, path, value))
     assert refused.status_code in (404, 422), refused.text
     problem = refused.json()
     assert refused.headers["content-type"] == "application/problem+json"

@@ -83,7 +83,8 @@ def test_a_second_attempt_ends_as_the_first_would_have(files: tuple[Path, Path],
     folders = [tmp_path / name for name in ("whole", "resumed")]
     for folder in folders:
         folder.mkdir()
-    asked = spec(recovery={"short_steps": 2}, limits={"max_trials": 20})  # each round cuts what the last one trained
+    # Each round cuts what the last one trained.
+    asked = spec(searcher={"name": "netadapt"}, recovery={"short_steps": 2}, limits={"max_trials": 20})
     whole = ListLog()
     run_job(asked, *files, folders[0], folders[0] / "networks", whole)
     resumed = ListLog(entries=whole.entries[: len(whole.entries) * 2 // 3])

@@ -18,7 +18,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import walk
 from benchmarks.cifar import export_cifar_resnet
 from searchers import SEARCHERS
-from searchers.base import Done, Proposal, Searcher
+from searchers.base import Proposal, Searcher
 from workers.data import load
-from workers.evaluator import Evaluator, Pruned
+from workers.evaluator import Evaluator
 from workers.plan import make_searcher
 from workers.spec import JobSpec
 from workers.training import fine_tune
@@ -78,34 +78,16 @@ class Setting:
 
     def search(self, name: str) -> Result:
         """One search and the test accuracy of the network it found."""
-        machine, best, kept, trials, evaluating = self.searcher(name), None, dict[int, Pruned](), 0, 0.0
-        start = time.process_time()
-        while not isinstance(proposal := machine.ask(), Done):
-            assert isinstance(proposal, Proposal)  # with nothing running a searcher never waits
-            before = time.process_time()
-            parent = None if proposal.parent is None else kept[proposal.parent]
-            outcome, pruned = self.evaluator.evaluate_keeping(proposal.widths, parent, proposal.training)
-            evaluating += time.process_time() - before
-            machine.tell(proposal.id, outcome)
-            trials += 1
-            if outcome.score is None or pruned is None:
-                continue
-            if machine.names_parents:
-                kept[proposal.id] = pruned
-            if self.space.fits(proposal.widths) and (best is None or outcome.score > best[0]):
-                best = (outcome.score, proposal.widths, pruned.network)
-        seconds = time.process_time() - start
-        assert best is not None  # every searcher tries a plan within the budget
-        score, widths, network = best
+        found = walk.search(self.searcher(name), self.evaluator, self.space)
         return {
-            "tried": trials,
-            "seconds": round(seconds, 1),
-            "thinking": round(seconds - evaluating, 1),
-            "score": round(score, 4),
-            "accuracy": self._accuracy(network),
+            "tried": found.trials,
+            "seconds": round(found.seconds, 1),
+            "thinking": round(found.thinking, 1),
+            "score": round(found.score, 4),
+            "accuracy": self._accuracy(found.pruned.network),
             "dense_accuracy": self._accuracy(self.evaluator.dense),
-            "achieved_ratio": self.space.cost(widths) / self.space.cost(self.space.dense),
-            "widths": list(widths),
+            "achieved_ratio": self.space.cost(found.widths) / self.space.cost(self.space.dense),
+            "widths": list(found.widths),
         }
 
     def correlation(self) -> Result:

@@ -7,7 +7,7 @@
 What the search sees is as there. A run's steps are those that went into
 the winner's weights: a control is searched without training, and the network that it finds is then trained for as many, with
 the same images, batches and loss. ``--final`` steps more are trained in the end, a control's at once with those before.
-One process, one thread, no Ray.
+One process, one thread, no Ray; seconds are of the processor.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import walk
 from benchmarks.cifar import export_cifar_resnet
-from searchers.base import Done, Proposal
 from service.client.export import export_model
 from service.demo.digits import make_data, train_network
 from workers.data import load
 from workers.evaluator import Evaluator
 from workers.plan import make_searcher
-from workers.pruned import Pruned
 from workers.spec import JobSpec
 from workers.training import short_tune
 
@@ -70,8 +69,8 @@ COMPARED = ("netadapt", "least_squares", "autocompress")
 def methods(compared: str, short_steps: int) -> list[Method]:
     """What is compared, the method before its controls."""
     if compared == "least_squares":
-        plain = Method("uniform", "uniform")
-        return [plain, Method("uniform, least squares", "uniform", recovery={"least_squares": True})]
+        plain = Method("uniform, BatchNorm alone", "uniform", recovery={"least_squares": False})
+        return [plain, Method("uniform, least squares", "uniform")]
     if compared == "autocompress":
         first, controls = Method("autocompress", "autocompress"), ("uniform", "simulated_annealing")
     else:
@@ -94,20 +93,9 @@ def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_tr
     splits = load(data, seed)
     evaluator = Evaluator(model, splits, spec)
     space = evaluator.space()
-    machine = make_searcher(space, spec)
-    start = time.perf_counter()
-    networks: list[Pruned | None] = []
-    best: tuple[float, int, Sequence[int]] = (float("-inf"), -1, ())
-    while not isinstance(proposal := machine.ask(), Done):
-        assert isinstance(proposal, Proposal)  # with nothing running a searcher never waits
-        parent = None if proposal.parent is None else networks[proposal.parent]
-        outcome, network = evaluator.evaluate_keeping(proposal.widths, parent, proposal.training)
-        networks.append(network)
-        machine.tell(proposal.id, outcome)
-        if outcome.score is not None and space.fits(proposal.widths):
-            best = max(best, (outcome.score, proposal.id, proposal.widths))
-    winner = networks[best[1]]
-    assert winner is not None
+    found = walk.search(make_searcher(space, spec), evaluator, space)
+    winner = found.pruned
+    start = time.process_time()
 
     def trained(more: int) -> float:
         network = evaluator.restored(winner.state()).network
@@ -118,9 +106,9 @@ def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_tr
 
     accuracy = trained(steps)
     tuned = trained(steps + final) if final else accuracy
-    macs = space.cost(best[2]) / space.cost(space.dense)
-    seconds = time.perf_counter() - start
-    return Result(method.name, seed, ratio, macs, accuracy, tuned, winner.steps + steps, len(networks), seconds)
+    macs = space.cost(found.widths) / space.cost(space.dense)
+    seconds = found.seconds + time.process_time() - start
+    return Result(method.name, seed, ratio, macs, accuracy, tuned, winner.steps + steps, found.trials, seconds)
 
 
 def table(results: Sequence[Result]) -> Table:

@@ -48,22 +48,27 @@ class Auto(RoundSearcher):
     def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
         self._random = random.Random(seed)  # noqa: S311 - a search, not a secret
+        self._begun = False
 
     @property
     def planned_trials(self) -> int:
         return self.max_trials
 
     def next_round(self) -> Sequence[Candidate]:
-        return self._walks() if any(map(self.space.fits, self.outcomes)) else self._first_plans()
+        begun, self._begun = self._begun, True
+        return (not begun and self._first_plans()) or self._walks()
 
     def _first_plans(self) -> list[Candidate]:
+        """Those that are still to be tried; plans of an earlier search save as many draws."""
         uniform = uniform_plans(self.space)
-        count = max(0, round(_FIRST_SHARE * self.max_trials) - len(uniform))
+        known = sum(map(self.space.fits, self.given_widths.difference(uniform)))
+        count = max(0, round(_FIRST_SHARE * self.max_trials) - len(uniform) - known)
         drawn = [around(self.space, uniform[i % len(uniform)], _SPREAD, self._random) for i in range(count)]
-        return [
+        plans = [
             *[Candidate(plan, "a uniform plan") for plan in uniform],
             *[Candidate(plan, "around a uniform plan") for plan in drawn],
         ]
+        return [plan for plan in plans if plan.widths not in self.outcomes]
 
     def _walks(self) -> list[Candidate]:
         scores = {widths: score for widths, score in finite_scores(self.outcomes).items() if self.space.fits(widths)}

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from searchers.base import Done, Outcome, Proposal
+from searchers.base import Done, Given, Outcome, Proposal
 from searchers.regression import Regression
 from searchers.space import Group, SearchSpace
 from tests.searchers.objectives import Objective, found, landscape, make, residual_space, run, small_space
@@ -29,6 +29,25 @@ class TestFirstPlans:
         plans = run("auto", of, landscape(of, 0), 60)
         assert plans[:2] == controls
         assert all(within_one_step(of, widths) for widths in plans)
+
+    def test_plans_of_an_earlier_search_save_as_many_draws_but_never_the_uniform_plans(self):
+        of = residual_space(3, 0.5)
+        controls, on = run("uniform", of, lambda w: 0.0), landscape(of, 0)
+        known = [widths for widths in dict.fromkeys(run("random", of, on, 30)) if widths not in controls]
+        for count in (0, 5, 20):
+            searcher = make("auto", of, 60, 0)
+            for number, widths in enumerate(known[:count]):
+                searcher.give(Given(Proposal(number, widths), Outcome(on(widths))))
+            first = []
+            while isinstance(answer := searcher.ask(), Proposal):
+                first.append(answer.widths)
+            assert first[:2] == controls
+            assert len(first) == max(len(controls), 12 - count)  # a fifth of the trials
+            for number, widths in enumerate(first, count):
+                searcher.tell(number, Outcome(on(widths)))
+            answer = searcher.ask()
+            assert isinstance(answer, Proposal)
+            assert "doubt" in answer.note
 
 
 class TestSearch:

@@ -7,9 +7,9 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import SQLAlchemyError
 
 from service.context import Context, InContext
+from service.problems import ServiceError
 
 router = APIRouter(tags=["health"])
 
@@ -68,8 +68,8 @@ def get_version() -> Version:
 def _database(context: Context) -> Part:
     try:
         context.database.check()
-    except SQLAlchemyError as error:
-        return Part(ok=False, reason=f"The database does not answer ({type(error).__name__}).")
+    except ServiceError as error:
+        return Part(ok=False, reason=str(error))
     return Part(ok=True)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, Field
-from sqlalchemy import Select
+from sqlalchemy import BigInteger, Select, literal
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pruners.errors import InvalidInput
@@ -47,7 +47,7 @@ def oldest_first(
     if after is not None:
         if not (after.isascii() and after.isdigit() and len(after) < 19):  # 19 digits may not fit the database's integer
             raise InvalidInput("after", after, "is no cursor; send the next of the page before, or leave it out")
-        statement = statement.where(key > int(after))
+        statement = statement.where(key > literal(int(after), BigInteger))  # it may not fit the column's type
     rows = session.scalars(statement.order_by(key).limit(limit + 1)).all()
     return _cut(rows, limit, lambda row: str(getattr(row, key.key)))
 

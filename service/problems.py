@@ -9,7 +9,8 @@ pruners.errors.SecateurError
     ├── TooLarge                  413
     ├── WrongMediaType            415
     ├── KeyReused                 422  one Idempotency-Key, two different jobs
-    └── Unavailable               503
+    ├── Unavailable               503  service.database.DatabaseAway and Ray's are such
+    └── StorageFull               507
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from pruners.errors import InvalidInput, SecateurError
@@ -101,6 +101,13 @@ class Unavailable(ServiceError):
     headers: Mapping[str, str] = MappingProxyType({"Retry-After": "5"})  # seconds; a database restart takes about that
 
 
+class StorageFull(ServiceError):
+    """A disk of the service's is full; nothing that was kept is lost."""
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    title = "Storage full"
+
+
 class Problem(BaseModel):
     """An error, as every call returns it."""
 
@@ -159,10 +166,11 @@ def install(app: FastAPI) -> None:
     app.exception_handler(InvalidInput)(_invalid_input)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_exception)
-    app.exception_handler(OperationalError)(_database_error)
 
 
 async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
+    if error.__cause__ is not None:
+        log.warning("unavailable", reason=str(error), cause=repr(error.__cause__)[:500])
     return problem(request, int(error.status), error.title, str(error), error.headers)
 
 
@@ -185,8 +193,3 @@ async def _http_exception(request: Request, error: HTTPException) -> JSONRespons
         405: f"{request.method} is not possible on {request.url.path}; /docs lists what is.",
     }.get(error.status_code, str(error.detail))
     return problem(request, error.status_code, title, detail, error.headers)
-
-
-async def _database_error(request: Request, error: OperationalError) -> JSONResponse:
-    log.error("database_unavailable", exc_info=error)
-    return await _service_error(request, Unavailable("The database does not answer; try again in a moment."))

@@ -1,5 +1,5 @@
 """The truth: models, data sets, jobs, their trials, checkpoints and events in SQLite or PostgreSQL."""
 
-from service.database.engine import Database
+from service.database.engine import Database, DatabaseAway
 
-__all__ = ["Database"]
+__all__ = ["Database", "DatabaseAway"]

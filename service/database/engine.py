@@ -6,15 +6,37 @@ no timeout helps there. So a write begins with ``BEGIN IMMEDIATE``, which waits 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.problems import StorageFull, Unavailable
+
 BUSY_MILLISECONDS = 60_000  # a write waits this long for its turn; ours take milliseconds, backups may take seconds
+CONNECT_SECONDS = 5  # to a PostgreSQL that may be gone; a living one answers in milliseconds
+POOL_SECONDS = 10  # for a free connection of this process; each is held for milliseconds
+
+_SQLITE_AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+_SQLITE_FULL = sqlite3.SQLITE_FULL
+
+# SQLSTATE classes: connection, resources, operator intervention, system error, rollback; and a full disk among the second.
+_POSTGRES_AWAY = ("08", "53", "57", "58", "40")
+_POSTGRES_FULL = "53100"
+
+
+class DatabaseAway(Unavailable):
+    """The database does not answer, or could not finish this transaction; the same one may well succeed in a moment.
+
+    Whether it was committed is not known where the connection was lost at its end.
+    """
 
 
 class Database:
@@ -27,19 +49,19 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session whose changes are thrown away."""
-        with self._readers() as session:
+        """A session whose changes are thrown away; raises ``DatabaseAway``."""
+        with _in_a_sentence(), self._readers() as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction: committed at the end, undone by an exception."""
-        with self._writers.begin() as session:
+        """A transaction: committed at the end, undone by an exception; raises ``DatabaseAway`` and ``StorageFull``."""
+        with _in_a_sentence(), self._writers.begin() as session:
             yield session
 
     def check(self) -> None:
-        """Raises what the driver raises if the database does not answer."""
-        with self.engine.connect() as connection:
+        """Raises ``DatabaseAway`` if the database does not answer."""
+        with _in_a_sentence(), self.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
@@ -47,10 +69,55 @@ class Database:
         self.engine.dispose()
 
 
+def now(session: Session) -> datetime:
+    """The time on the database's clock, which all processes share; an SQLite file has that of its machine."""
+    if session.get_bind().dialect.name == "sqlite":
+        return datetime.now(UTC)
+    return session.scalars(select(func.clock_timestamp())).one().astimezone(UTC)
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """Turns what a database raises when it is away or full into errors of ours; bugs stay what they are."""
+    try:
+        yield
+    except NoConnectionFree as error:
+        raise DatabaseAway("All connections to the database are in use; try again in a moment.") from error
+    except DBAPIError as error:
+        if _full(error.orig):
+            raise StorageFull("The database's disk is full; free some space and try again.") from error
+        if error.connection_invalidated or _away(error.orig):
+            raise DatabaseAway("The database does not answer; try again in a moment.") from error
+        raise
+
+
+def _full(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return _primary_code(error) == _SQLITE_FULL
+    return getattr(error, "sqlstate", None) == _POSTGRES_FULL
+
+
+def _away(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return _primary_code(error) in _SQLITE_AWAY
+    state = getattr(error, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_POSTGRES_AWAY)
+    return type(error).__name__ in ("OperationalError", "InterfaceError")  # psycopg's: no word from the server at all
+
+
+def _primary_code(error: sqlite3.Error) -> int | None:
+    """Of the extended code, in which the low byte is the kind of error; misuse of the module has none."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)  # a restarted server must not cost a request
+        # A restarted server must not cost a request, and one that hangs not the whole process.
+        patience = {"connect_timeout": CONNECT_SECONDS}
+        return create_engine(url, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=patience)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = create_engine(url)
@@ -62,9 +129,9 @@ def _engine(url: str) -> Engine:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late; _begin_sqlite says it instead
     for pragma in (
+        f"busy_timeout={BUSY_MILLISECONDS}",  # first: the next one may have to wait
         "journal_mode=WAL",  # readers and one writer side by side
         "synchronous=NORMAL",  # safe with WAL against a killed process; a power cut may lose the last commits
-        f"busy_timeout={BUSY_MILLISECONDS}",
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from service.app import create_app
 from service.database import Database
 from service.database.migrate import upgrade
 from service.store import Store
+from tests.postgres import Postgres, postgres
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, a_job, make_settings
 
 
@@ -24,20 +26,58 @@ def ray() -> FakeRay:
     return FakeRay()
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with all tables and no rows."""
+    path = tmp_path_factory.mktemp("migrated") / "empty.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgres]:
+    """A PostgreSQL that all tests of this process share; its database ``migrated`` has all tables and no rows."""
+    with postgres() as server:
+        _migrate(server.url(server.database(name="migrated")))
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of database in turn."""
+    return str(request.param)
+
+
 @pytest.fixture
-def api(tmp_path: Path, inspect: FakeInspect, ray: FakeRay) -> Iterator[TestClient]:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> str:
+    """A database of the test's own with all tables."""
+    if kind == "sqlite":
+        path = tmp_path / "test.db"
+        shutil.copy(request.getfixturevalue("migrated"), path)
+        return f"sqlite:///{path}"
+    server: Postgres = request.getfixturevalue("postgresql")
+    return server.url(server.database(template="migrated"))
+
+
+@pytest.fixture
+def api(tmp_path: Path, inspect: FakeInspect, ray: FakeRay, database_url: str) -> Iterator[TestClient]:
     """A service that runs no dispatcher rounds (Ray is away), so that jobs stay as the test puts them."""
     ray.down = True
-    app = create_app(make_settings(tmp_path / "data"), inspect=inspect, ray=ray)
+    app = create_app(make_settings(tmp_path / "data", database_url=database_url), inspect=inspect, ray=ray)
     with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         yield client
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
-    upgrade(database)
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
     yield database
+    database.close()
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    upgrade(database)
     database.close()
 
 

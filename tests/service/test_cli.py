@@ -268,3 +268,10 @@ def test_interrupting_a_watch_leaves_the_job_and_exits_130(server: FakeServer) -
     assert process.returncode == 130
     assert errors == "The job goes on; follow it with: secateur watch job-1\n"
     assert not server.sent("POST", "/jobs/job-1/cancel")
+
+
+def test_the_database_is_upgraded_by_hand(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    first, second = (secateur("db", "upgrade", "--database-url", url) for _ in range(2))
+    assert first.output.strip().endswith("it was empty.")
+    assert second.output.startswith("The database is up to date, at revision ")

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
-from service.database import Database
+from searchers.base import Asked, Outcome, Proposal, Told
+from service.database import Database, DatabaseAway, migrations
 from service.database.migrate import upgrade
-from service.database.tables import Base, Event, Job, Trial, new_id
+from service.database.tables import Base, Event, Job, Model, new_id
+from service.jobs.log import DatabaseLog
+from service.jobs.repository import JobRepository
 from service.jobs.states import locked
+from service.jobs.views import job_view
+from service.problems import StorageFull
+from service.store import Store
+from tests.postgres import Postgres
+from tests.service.doubles import a_job
+from workers.log import Worker
 
 
 def test_the_migrations_make_the_tables_that_the_code_expects(database: Database) -> None:
@@ -30,20 +44,66 @@ def test_upgrading_again_changes_nothing(database: Database, queued: str) -> Non
         assert session.get_one(Job, queued).state == "queued"
 
 
-def test_trials_of_the_first_tables_are_kept(database: Database, queued: str) -> None:
-    with database.write() as session:
-        common = {"state": "pending", "note": "", "widths": [1], "plan": {}, "macs": 1, "params": 1, "asked_sequence": 1}
-        session.add(Trial(job_id=queued, number=0, **common))
-    with database.engine.begin() as connection:
-        for later in ("size_bytes", "parent", "training"):
-            connection.execute(text(f"ALTER TABLE trials DROP COLUMN {later}"))
-        connection.execute(text("ALTER TABLE jobs DROP COLUMN losses"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    upgrade(database)
-    with database.read() as session:
-        trial = session.get_one(Trial, (queued, 0))
-        assert (trial.macs, trial.size_bytes, trial.parent, trial.training) == (1, None, None, None)
-        assert session.get_one(Job, queued).losses == 0
+SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
+"""Databases as earlier versions left them: what SQLite's ``.dump`` printed."""
+
+
+def test_there_is_a_database_of_every_earlier_version() -> None:
+    versions = Path(migrations.__file__).parent / "versions"
+    revisions = sorted(path.stem[1:5] for path in versions.glob("m0*.py"))
+    assert [schema.stem for schema in SCHEMAS] == revisions[:-1]
+
+
+@pytest.fixture(params=SCHEMAS, ids=lambda path: path.stem)
+def old(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> Iterator[Database]:
+    """A database of an earlier version. Only SQLite had any; PostgreSQL gets that version's tables and the same rows."""
+    schema: Path = request.param
+    if kind == "sqlite":
+        path = tmp_path / "old.db"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(schema.read_text())
+        database = Database(f"sqlite:///{path}")
+    else:
+        server: Postgres = request.getfixturevalue("postgresql")
+        database = Database(server.url(server.database()))
+        upgrade(database, schema.stem)
+        rows = [line for line in schema.read_text().splitlines() if line.startswith("INSERT INTO")]
+        parents = ("models", "datasets", "jobs")  # first, since references are checked row by row
+        rows.sort(key=lambda row: [row.split('"')[1] == table for table in parents], reverse=True)
+        with database.engine.begin() as connection:
+            for row in rows:
+                if "alembic_version" not in row:
+                    connection.exec_driver_sql(row)
+            connection.execute(text("SELECT setval(pg_get_serial_sequence('events', 'id'), 100)"))
+    yield database
+    database.close()
+
+
+def test_a_database_of_an_earlier_version_is_upgraded_and_goes_on(old: Database, store: Store) -> None:
+    upgrade(old)
+    jobs = JobRepository(old)
+    by_name = {job.name: job for job in jobs.page(10, None)[0]}
+    views = {name: job_view(job, jobs.trials_of([job]).get(job.id, []), None) for name, job in by_name.items()}
+    assert [views[f"job {number}"].state for number in (1, 2, 3, 4)] == ["succeeded", "running", "queued", "failed"]
+    best = views["job 1"].best
+    assert best is not None
+    assert (best.trial, best.macs, views["job 1"].counts.succeeded) == (0, 70_000, 1)
+    assert jobs.created_with("key-1", "c" * 64) is not None
+    assert [kept.format for kept in jobs.checkpoints("job-1")] == ["pt2"]
+    (live,) = jobs.live()
+    again = jobs.lost(live.id, live.attempt, "Its cluster was lost.")
+    assert again is not None
+    log = DatabaseLog(old, store, again.id, again.attempt)
+    first, second = Proposal(0, (8, 8), "trial 0"), Proposal(1, (8, 8), "trial 1")
+    assert list(log.record()) == [Asked(first), Asked(second), Told(0, Outcome(-0.125, 0.9))]
+    log.running(20)
+    log.started(1)
+    log.told(1, Outcome(-0.5, 0.8), 0.1, Worker("node", 12))
+    trial = jobs.trial(again.id, 1)
+    assert (trial.state, trial.attempts) == ("succeeded", 2)
+    started = jobs.start("job-3")
+    assert started is not None
+    assert started.attempt == 1
 
 
 def test_a_folder_with_a_percent_sign_works(tmp_path: Path) -> None:
@@ -96,3 +156,61 @@ def test_moments_come_back_in_utc(database: Database, queued: str) -> None:
 def test_ids_sort_by_age() -> None:
     ids = [new_id("job") for _ in range(1000)]
     assert ids == sorted(set(ids))
+
+
+def test_processes_that_start_at_once_upgrade_once(postgresql: Postgres) -> None:
+    url = postgresql.url(postgresql.database())
+
+    def start(_: int) -> tuple[str | None, str | None]:
+        database = Database(url)
+        try:
+            return upgrade(database)
+        finally:
+            database.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(start, range(4)))
+    assert sorted(before is None for before, _ in done) == [False, False, False, True]
+
+
+def test_a_connection_that_the_server_ends_is_the_database_away(postgresql: Postgres) -> None:
+    database = Database(postgresql.url(postgresql.database(template="migrated")))
+
+    def interrupted() -> None:
+        with database.write() as session, postgresql.connect() as other:
+            pid = session.scalar(select(func.pg_backend_pid()))
+            other.execute("SELECT pg_terminate_backend(%s)", [pid])
+            session.scalar(select(Job.id))
+
+    with pytest.raises(DatabaseAway, match="does not answer"):
+        interrupted()
+    database.check()
+    database.close()
+
+
+def test_a_server_without_a_free_slot_is_the_database_away(postgresql: Postgres) -> None:
+    database = Database(postgresql.url(postgresql.database(template="migrated")))
+    with ExitStack() as taken:
+        with suppress(psycopg.OperationalError):
+            while True:
+                taken.enter_context(postgresql.connect())
+        with pytest.raises(DatabaseAway, match="does not answer"):
+            database.check()
+    database.check()
+    database.close()
+
+
+def test_a_full_disk_is_said_to_be_full(tmp_path: Path, migrated: Path) -> None:
+    shutil.copy(migrated, tmp_path / "x.db")
+    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+
+    def fill() -> None:
+        with database.write() as session:
+            session.execute(text("PRAGMA max_page_count = 1"))  # of this connection: the file may not grow
+            session.add_all(a_job(spec={"text": "x" * 100_000})[:2])
+            session.flush()
+            session.add(Model(id="model-big", sha256="f" * 64, size=1, name="n", inspection={"text": "x" * 1_000_000}))
+
+    with pytest.raises(StorageFull, match="free some space"):
+        fill()
+    database.close()

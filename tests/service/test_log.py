@@ -132,10 +132,10 @@ class Finished:
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> Any:
+def finished(tmp_path: Path, database_url: str) -> Any:
     ray = FakeRay()
     ray.down = True
-    app = create_app(make_settings(tmp_path / "data"), inspect=FakeInspect(), ray=ray)
+    app = create_app(make_settings(tmp_path / "data", database_url=database_url), inspect=FakeInspect(), ray=ray)
     with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         files = {"model": b"model", "data": b"data"}
         body = '{"name": "my net!", "budget": {"metric": "macs", "max": 50000}}'

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, fx, nn
+from torch import fx
 
 from pruners.calibration import calibrate
 from pruners.cost import METRICS
@@ -29,16 +29,16 @@ from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
 from pruners.importance import Scores, choose, group_scores, watched
 from pruners.masking import remove_masks
-from pruners.recovery.batchnorm import recalibrate_batchnorm
 from pruners.recovery.least_squares import Moments, input_moments, reconstruct
 from searchers.base import Outcome, Training
 from searchers.space import SearchSpace
-from workers.data import Split, Splits, as_input
+from workers.data import Split, Splits
 from workers.inspection import describe_groups
 from workers.log import Plan
+from workers.passes import Passes
 from workers.plan import check_schedule, check_scored, make_space, ranks_globally, refusal
 from workers.pruned import Pruned, State
-from workers.quality import Quality, quality
+from workers.quality import Quality
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
 from workers.training import Trainer, short_tune
@@ -76,6 +76,7 @@ class Evaluator:
         schedule: what trains and prunes at once, if the job's pruner does.
         dense: the network itself.
         coupling: its groups.
+        passes: over the job's images.
 
     Raises:
         InvalidInput: parameters that the pruner does not take, or a group that it cannot score.
@@ -87,13 +88,12 @@ class Evaluator:
         self.schedule = make_schedule(spec)
         self.dense: fx.GraphModule = build_module(read_program(model))
         self.coupling = traced(self.dense)
-        self._layout = _layout(self.dense, data.search)
+        self.passes = Passes(self.dense, data, spec.recovery.batchnorm_images)
         whole = Pruned(self.dense, [np.arange(len(group.classes)) for group in self.coupling.prunable])
         if self.schedule is None:
             check_scored(describe_groups(self.dense, self.coupling), spec)
         self._dense = self._source_of(whole, self.coupling)
         self._latest = self._dense  # the source that was used last: trials of one parent come together
-        self._reference: dict[int, Tensor] = {}  # the dense network's outputs by split
 
     @property
     def scores(self) -> list[Scores]:
@@ -228,19 +228,13 @@ class Evaluator:
         remove_masks(module)
         return module, trainer.done
 
-    def recalibrate(self, module: nn.Module) -> None:
+    def recalibrate(self, module: fx.GraphModule) -> None:
         """Re-estimates BatchNorm statistics on the first training images."""
-        images = self._data.train.x[: self._spec.recovery.batchnorm_images]
-        starts = range(0, len(images), _BATCH)
-        batches = (as_input(images[start : start + _BATCH]) for start in starts)
-        recalibrate_batchnorm(module, (batch.contiguous(memory_format=self._layout) for batch in batches))
+        self.passes.recalibrate(module)
 
-    def quality(self, module: nn.Module, split: Split) -> Quality:
+    def quality(self, module: fx.GraphModule, split: Split) -> Quality:
         """Accuracy and divergence from the dense network on a split."""
-        if id(split) not in self._reference:
-            self._reference[id(split)] = _outputs(self.dense, split, self._layout)
-        labels = torch.cat([labels for _, labels in split.batches()])
-        return quality(_outputs(module, split, self._layout), self._reference[id(split)], labels)
+        return self.passes.quality(module, split)
 
     def _score(self, network: fx.GraphModule, coupling: Coupling) -> list[Scores]:
         """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""
@@ -298,26 +292,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@torch.inference_mode()
-def _layout(module: nn.Module, split: Split) -> torch.memory_format:
-    """Channels last where the network takes images so: convolutions of few channels gain a fifth to a third on a CPU.
-
-    A network that reshapes a layer's output by ``view`` does not.
-    """
-    images, _ = next(split.batches(size=2))
-    if images.dim() != 4:
-        return torch.contiguous_format
-    module.eval()
-    try:
-        module(images.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:
-        return torch.contiguous_format
-    return torch.channels_last
-
-
-@torch.inference_mode()
-def _outputs(module: nn.Module, split: Split, layout: torch.memory_format) -> Tensor:
-    module.eval()
-    return torch.cat([module(images.contiguous(memory_format=layout)) for images, _ in split.batches()])

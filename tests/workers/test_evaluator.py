@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from service.client.export import export_model
 from workers.data import Split, Splits
 from workers.evaluator import Evaluator
+from workers.passes import Passes
 from workers.spec import JobSpec
 
 
@@ -31,15 +32,19 @@ class Network(nn.Module):
 
 
 @pytest.mark.parametrize(("view", "layout"), [(True, torch.contiguous_format), (False, torch.channels_last)])
-def test_a_network_is_evaluated_in_the_layout_that_it_takes(view: bool, layout: torch.memory_format, tmp_path: Path) -> None:
+def test_a_network_is_evaluated_in_the_layout_that_it_takes(
+    view: bool, layout: torch.memory_format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     export_model(Network(view), torch.zeros(2, 3, 4, 4), tmp_path / "model.pt2")
     draw = np.random.default_rng(0)
     split = Split(draw.normal(size=(40, 3, 4, 4)).astype(np.float32), draw.integers(0, 5, 40))
     spec = JobSpec.model_validate({"budget": {"ratio": 0.5}})
-    evaluator = Evaluator(tmp_path / "model.pt2", Splits(split, split, split), spec)
-    assert evaluator._layout == layout
+    splits = Splits(split, split, split)
+    evaluator = Evaluator(tmp_path / "model.pt2", splits, spec)
+    assert evaluator.passes.layout == layout
     found = evaluator.evaluate([5, 6])
     assert found.error is None
-    evaluator._layout = torch.contiguous_format
+    monkeypatch.setattr("workers.passes.layout_of", lambda *_: torch.contiguous_format)
+    evaluator.passes = Passes(evaluator.dense, splits, 40)
     assert evaluator.evaluate([5, 6]).score == pytest.approx(found.score, rel=1e-4)

@@ -1,0 +1,105 @@
+"""What is spared by starting networks behind the parts that they share changes no score, and keeps to its memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruners.graph.shrink import shrink
+from service.client.export import export_model
+from tests.networks import CifarResNet, randomise
+from workers.data import Split, Splits
+from workers.evaluator import Evaluator
+from workers.passes import Passes
+from workers.spec import JobSpec
+
+
+class Inplace(nn.Module):
+    """Writes into its input, into the outputs of its layers, and adds up where a part may begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.third = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.sub_(0.5)
+        y = self.norm(self.first(x))
+        y.add_(1)
+        y = self.second(y.relu_())
+        y.add_(0.25)
+        return self.head(self.third(y.relu_()).relu_().mean((2, 3)))
+
+
+def splits() -> Splits:
+    draw = np.random.default_rng(0)
+    train, search = (Split(draw.normal(size=(n, 3, 8, 8)).astype(np.float32), draw.integers(0, 5, n)) for n in (80, 150))
+    return Splits(train, search, search)
+
+
+def evaluator(model: nn.Module, folder: Path, prefix_bytes: int, **recovery: object) -> Evaluator:
+    export_model(model, torch.zeros(2, 3, 8, 8), folder / "model.pt2")
+    spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, "recovery": {"batchnorm_images": 80, **recovery}})
+    data = splits()
+    made = Evaluator(folder / "model.pt2", data, spec)
+    made.passes = Passes(made.dense, data, spec.recovery.batchnorm_images, prefix_bytes)
+    return made
+
+
+def round_of(dense: list[int]) -> list[list[int]]:
+    """What a round of NetAdapt tries: one group cut in each."""
+    return [[width // 2 if place == cut else width for place, width in enumerate(dense)] for cut in range(len(dense))]
+
+
+@pytest.mark.parametrize("network", ["resnet", "in place"])
+@pytest.mark.parametrize("recovery", [{}, {"least_squares": True}, {"batchnorm_images": 0}], ids=str)
+def test_shared_parts_change_no_score(network: str, recovery: dict[str, object], tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = randomise(CifarResNet(8, width=4) if network == "resnet" else Inplace())
+    whole, sharing = (evaluator(model, tmp_path, limit, **recovery) for limit in (0, 2**26))
+    plans = round_of([group.width for group in whole.coupling.prunable])
+    for plan in (*plans, *plans[::-1]):
+        assert whole.evaluate(plan) == sharing.evaluate(plan), "to the last digit"
+    assert whole.passes.searched.spared_parts == 0
+    assert sharing.passes.searched.spared_parts > (20 if network == "resnet" else 2)
+    assert bool(sharing.passes.calibration.spared_parts) == ("batchnorm_images" not in recovery)
+
+
+def test_a_network_that_shares_parts_is_left_with_the_same_statistics(tmp_path: Path) -> None:
+    model = randomise(CifarResNet(8, width=4))
+    whole, sharing = (evaluator(model, tmp_path, limit) for limit in (0, 2**26))
+    plans = round_of([group.width for group in whole.coupling.prunable])
+    for plan in plans:
+        states = [each.prune(plan).network.state_dict() for each in (whole, sharing)]
+        assert all(torch.equal(one, other) for one, other in zip(*(state.values() for state in states), strict=True))
+    assert sharing.passes.calibration.spared_parts
+
+
+def test_outputs_are_kept_within_the_limit(tmp_path: Path) -> None:
+    some = evaluator(randomise(CifarResNet(8, width=4)), tmp_path, 80_000)  # those of the second stage take 76,800 bytes
+    sizes = set()
+    for plan in round_of([group.width for group in some.coupling.prunable]):
+        some.evaluate(plan)
+        kept = some.passes.searched._kept
+        sizes.add(0 if kept is None else sum(tensor.nbytes for tensor in kept.outputs))
+    assert len(sizes) > 1
+    assert max(sizes) <= 80_000
+    assert some.passes.searched.spared_parts, "the smaller ones of the later stages"
+
+
+def test_other_splits_are_not_taken_for_the_search_images(tmp_path: Path) -> None:
+    made = evaluator(randomise(CifarResNet(8, width=4)), tmp_path, 2**26)
+    everything = [np.arange(len(group.classes)) for group in made.coupling.prunable]
+    half = [kept[: len(kept) // 2] for kept in everything]
+    data, small = splits(), shrink(made.dense, made.coupling, half)
+    some = replace(data.test, x=data.test.x[:40], y=data.test.y[:40])
+    first = [made.quality(small, some) for _ in range(3)]
+    assert first[0] == first[1] == first[2]
+    assert made.passes.searched.run_parts == 0

@@ -1,16 +1,22 @@
 """Hands queued jobs to Ray, one process each, and starts another where a job's process is lost.
 
 It keeps nothing in memory that matters: each round starts from the rows and from what Ray says, so it can be killed at
-any moment and go on. A ``starting`` job that Ray does not know was not submitted yet; any other job whose process Ray does not
-know, or knows to have ended without a result, has lost it: its next attempt goes on from what is on record.
+any moment and go on. A ``starting`` job that Ray does not know and that no process has claimed was not submitted yet; any other
+job whose process Ray does not know, knows to have ended without a result, or that has not been heard of for longer than its
+lease, has lost it: its next attempt goes on from what is on record.
+
+Several services may share a database. Those that use the same Ray look after the same attempts, and whatever one of them does,
+the others find done; an attempt on another Ray is left alone until its lease is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shlex
+import socket
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,9 +25,10 @@ from sqlalchemy import make_url
 
 from pruners.errors import SecateurError
 from service.database import Database
-from service.database.tables import Job
+from service.database.tables import Attempt, Job
+from service.heartbeat import BEAT_SECONDS, LEASE_SECONDS
 from service.jobs.repository import JobRepository
-from service.jobs.states import State
+from service.jobs.states import UNWANTED, State
 from service.ray_jobs import ALIVE, RayJob, RayJobs, RayRefused
 from service.settings import Settings
 
@@ -30,13 +37,21 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0  # a person watching sees a change within it; a round costs Ray a few milliseconds per live job
 
+FIRST_WORD_SECONDS = 60.0  # from the beginning of an attempt to its process's claim: Ray takes 5 to 20 s to start one
+
 RETRY_SECONDS = 5.0  # between attempts to reach Ray; starting a head node is hard work for a small machine
 
 log = structlog.get_logger()
 
 
 class Ray(Protocol):
-    """Where the jobs run."""
+    """Where the jobs run.
+
+    Attributes:
+        name: the same for all dispatchers that use this cluster, and no other's.
+    """
+
+    name: str
 
     async def connect(self) -> RayJobs:
         """A client, Ray being started if it is ours to start; raises ``SecateurError`` if it cannot be."""
@@ -55,7 +70,7 @@ class RemoteRay:
     """A cluster that somebody else runs: its nodes have Secateur installed and its ``SECATEUR_*`` settings set."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        self._url = url
+        self.name = self._url = url
         self._token = token
 
     async def connect(self) -> RayJobs:
@@ -75,6 +90,7 @@ class LocalRay:
     """A head node of our own on this machine, which outlives the API while a job needs it."""
 
     def __init__(self, settings: Settings) -> None:
+        self.name = f"{socket.gethostname()}:{settings.data_dir}"
         self._settings = settings
         self._cluster: EmbeddedCluster | None = None
         self._starting: asyncio.Future[RayJobs] | None = None
@@ -126,17 +142,22 @@ class Dispatcher:
         database: holds the jobs.
         ray: runs them.
         max_running_jobs: of which at most this many at once.
+        clock: seconds of this process, for tests to turn.
 
     Attributes:
         problem: why Ray cannot be used at the moment; ``None`` if it can.
     """
 
-    def __init__(self, database: Database, ray: Ray, max_running_jobs: int) -> None:
+    def __init__(
+        self, database: Database, ray: Ray, max_running_jobs: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self.problem: str | None = "Ray is starting."
         self._jobs = JobRepository(database)
         self._ray = ray
         self._most = max_running_jobs
         self._news = asyncio.Event()
+        self._silent: dict[tuple[str, int], float] = {}  # attempts by job and number, and since when they look lost
 
     def wake(self) -> None:
         """Makes the next round begin at once; to be called in the event loop."""
@@ -167,13 +188,14 @@ class Dispatcher:
         await client.check()
         self.problem = None
         live = await asyncio.to_thread(self._jobs.live)
-        for job in live:
-            await self._look_after(client, job)
+        self._forget({(job.id, job.attempt) for job, _, _ in live})
+        for job, attempt, silence in live:
+            await self._look_after(client, job, attempt, silence.total_seconds())
         room = self._most - len(live)
         if room <= 0:
             return
         for waiting in await asyncio.to_thread(self._jobs.queued, room):
-            job_or_none = await asyncio.to_thread(self._jobs.start, waiting.id)
+            job_or_none = await asyncio.to_thread(self._jobs.start, waiting.id, self._ray.name)
             if job_or_none is not None:
                 await self._submit(client, job_or_none)
 
@@ -187,19 +209,42 @@ class Dispatcher:
             await asyncio.wait_for(self._news.wait(), seconds)
         self._news.clear()
 
-    async def _look_after(self, client: RayJobs, job: Job) -> None:
+    async def _look_after(self, client: RayJobs, job: Job, attempt: Attempt, silence: float) -> None:
+        over = self._lease_over(job, attempt, silence)
+        if attempt.cluster != self._ray.name:  # another service's, as long as that one lives
+            if over:
+                await self._lost(client, job, "Neither its process nor the service that ran it was heard of any more.")
+            return
         found = await client.find(_submission(job))
-        if found is not None and found.status in ALIVE:
-            if job.state == State.CANCELLING:
-                await client.stop(_submission(job))
-        elif found is None and job.state == State.STARTING:
+        if found is None and job.state == State.STARTING and attempt.process is None:
             await self._submit(client, job)
-        else:
-            reason = _why_gone(found)
-            log.warning("job_lost", job=job.id, attempt=job.attempt, reason=reason)
-            again = await asyncio.to_thread(self._jobs.lost, job.id, job.attempt, reason)
-            if again is not None:
-                await self._submit(client, again)
+        elif found is None or found.status not in ALIVE:
+            await self._lost(client, job, _why_gone(found))
+        elif over:
+            await client.stop(_submission(job))
+            await self._lost(client, job, "Its process was not heard of any more.")
+        elif job.state in UNWANTED:
+            await client.stop(_submission(job))
+
+    def _lease_over(self, job: Job, attempt: Attempt, silence: float) -> bool:
+        """Whether an attempt was silent for longer than its lease, and still is some time after this was first seen.
+
+        Behind an outage of the database every attempt looks silent until its next heartbeat.
+        """
+        key = (job.id, job.attempt)
+        if silence <= (LEASE_SECONDS if attempt.process else FIRST_WORD_SECONDS):
+            self._silent.pop(key, None)
+            return False
+        return self._clock() - self._silent.setdefault(key, self._clock()) > BEAT_SECONDS
+
+    def _forget(self, live: Collection[tuple[str, int]]) -> None:
+        self._silent = {key: since for key, since in self._silent.items() if key in live}
+
+    async def _lost(self, client: RayJobs, job: Job, reason: str) -> None:
+        log.warning("job_lost", job=job.id, attempt=job.attempt, reason=reason)
+        again = await asyncio.to_thread(self._jobs.lost, job.id, job.attempt, reason, self._ray.name)
+        if again is not None:
+            await self._submit(client, again)
 
     async def _submit(self, client: RayJobs, job: Job) -> None:
         metadata = {"name": job.name, "job_id": job.id}

@@ -10,7 +10,8 @@ pruners.errors.SecateurError
     ├── WrongMediaType            415
     ├── KeyReused                 422  one Idempotency-Key, two different jobs
     ├── Unavailable               503  service.database.DatabaseAway and Ray's are such
-    └── StorageFull               507
+    ├── StorageFull               507
+    └── service.store.Damaged     500  a stored file is not what was stored
 """
 
 from __future__ import annotations

@@ -7,7 +7,10 @@ row, and a trace, where there is one, in the Ray job's log.
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +20,7 @@ import structlog
 from pruners.errors import SecateurError
 from service.database import Database
 from service.database.tables import Dataset, Model
+from service.heartbeat import beating
 from service.jobs.log import DatabaseLog, NotWanted
 from service.jobs.repository import JobRepository
 from service.jobs.states import IllegalMove
@@ -32,10 +36,12 @@ Work = Callable[[JobSpec, Path, Path, Path, Path, JobLog], None]
 log = structlog.get_logger()
 
 
+NOT_WANTED = 3
+"""Exit code of a process that was ended since its job does not want it any more."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line."""
-    from workers.job import run_job
-
     parser = argparse.ArgumentParser(prog="python -m service.run_job", description="Runs one attempt at a job.")
     parser.add_argument("job")
     parser.add_argument("--attempt", type=int, required=True)
@@ -45,40 +51,80 @@ def main(arguments: Sequence[str]) -> int:
     settings = Settings.load()
     database = Database(settings.database)
     try:
-        return attempt(parsed.job, parsed.attempt, database, Store(settings.store_dir), settings.data_dir, run_job)
+        return attempt(parsed.job, parsed.attempt, database, Store(settings.store_dir), settings.data_dir, _run_job, _leave)
     finally:
         database.close()
 
 
-def attempt(job_id: str, number: int, database: Database, store: Store, data_dir: Path, work: Work) -> int:
-    """Does the job and writes its end; returns the exit code."""
+def attempt(
+    job_id: str,
+    number: int,
+    database: Database,
+    store: Store,
+    data_dir: Path,
+    work: Work,
+    leave: Callable[[], None],
+) -> int:
+    """Does the job and writes its end; returns the exit code.
+
+    Args:
+        job_id: the job's.
+        number: the attempt's.
+        database: holds the job.
+        store: holds its files.
+        data_dir: where the job has a folder while it lasts.
+        work: ``workers.job.run_job``.
+        leave: ends this process, called from another thread, when the job does not want it any more.
+    """
     job_log = DatabaseLog(database, store, job_id, number)
     folder = data_dir / "jobs" / job_id
     try:
-        _work(job_id, number, database, store, folder, work, job_log)
+        job_log.claim(socket.gethostname(), os.getpid())
+        with beating(job_log, leave):
+            _work(job_id, number, database, store, folder, work, job_log)
     except (NotWanted, IllegalMove) as error:
         log.warning("not_wanted", reason=str(error))
-    except SecateurError as error:
-        _fail(job_log, folder, str(error))
     except Exception as error:
-        log.exception("job_crashed")
-        reason = f"The job met an error of the service's own ({type(error).__name__}); its Ray log has the details."
-        _fail(job_log, folder, reason)
+        if not isinstance(error, SecateurError):
+            log.exception("job_crashed")
+        _fail(job_log, folder, _reason(error))
     else:
         shutil.rmtree(folder, ignore_errors=True)
         return 0
     return 1
 
 
+def _reason(error: Exception) -> str:
+    """For the job's owner, in a sentence."""
+    if isinstance(error, SecateurError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk of the job's files is full; free some space and submit the job again."
+    return f"The job met an error of the service's own ({type(error).__name__}); its Ray log has the details."
+
+
+def _run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, job_log: JobLog) -> None:
+    from workers.job import run_job  # takes seconds to import, in which the attempt is claimed already
+
+    run_job(spec, model, data, workdir, networks, job_log)
+
+
+def _leave() -> None:
+    """At once, whatever the main thread is at. Ray ends the trials of a process that is gone."""
+    os._exit(NOT_WANTED)
+
+
 def _work(job_id: str, number: int, database: Database, store: Store, folder: Path, work: Work, job_log: DatabaseLog) -> None:
     job = JobRepository(database).get(job_id)
     with database.read() as session:
         model, dataset = session.get_one(Model, job.model_id), session.get_one(Dataset, job.dataset_id)
+    for left in folder.glob("attempt-*"):  # by attempts that were killed; this one is the only one that may write
+        shutil.rmtree(left, ignore_errors=True)
     own = folder / f"attempt-{number}"
     own.mkdir(parents=True, exist_ok=True)
     try:
         spec = JobSpec.model_validate(job.spec)
-        work(spec, store.path(model.sha256), store.path(dataset.sha256), own, folder / "networks", job_log)
+        work(spec, store.verified(model.sha256), store.verified(dataset.sha256), own, folder / "networks", job_log)
     finally:
         shutil.rmtree(own, ignore_errors=True)
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.problems import TooLarge
+from service.problems import ServiceError, TooLarge
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 2**20  # bytes; larger ones are no faster
@@ -28,6 +28,12 @@ class Blob:
 
     sha256: str
     size: int
+
+
+class Damaged(ServiceError):
+    """A stored file is gone or has other bytes than it was stored with."""
+
+    title = "Stored file damaged"
 
 
 class Upload:
@@ -111,6 +117,18 @@ class Store:
         if not _SHA256.fullmatch(sha256):
             raise ValueError(f"{sha256!r} is not a sha256")
         return self.folder / sha256[:2] / sha256
+
+    def verified(self, sha256: str) -> Path:
+        """The same, once its bytes were read and found to be those that were stored; raises ``Damaged``."""
+        path = self.path(sha256)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise Damaged(f"The store has lost the file {sha256}; restore it from a backup, or upload it again.") from error
+        if found != sha256:
+            raise Damaged(f"The file {sha256} in the store is damaged; restore it from a backup, or upload it again.")
+        return path
 
 
 def _sync_folder(folder: Path) -> None:

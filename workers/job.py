@@ -33,8 +33,6 @@ from workers.trainable import REPORT, TRAINED, PruningTrial
 from workers.training import fine_tune
 from workers.weight_evaluator import make_evaluator
 
-LOST_WORKER_RETRIES = 3  # a trial whose worker dies runs again this often before it counts as failed
-
 # Tune's own result files and progress reports cost 15 ms a trial and tell nothing that the job's log does not.
 _QUIET_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600"}
 
@@ -69,9 +67,13 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         trained.keep_only(search.wanted(space.fits))
 
     _search(spec, model, splits, workdir, AskTell(search.ask, tell, trained.reference), log)
+    if search.hopeless:
+        raise JobFailed(
+            f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"
+        )
     winner = search.best(space.fits)
     if winner is None:
-        raise JobFailed(_why_none(search, space))
+        raise JobFailed(_why_none(search, space, log))
     log.finishing()
     _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), workdir, log)
 
@@ -123,7 +125,6 @@ def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: A
             storage_path=str(workdir),
             verbose=0,
             callbacks=[_Watch(log)],
-            failure_config=tune.FailureConfig(max_failures=LOST_WORKER_RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
@@ -177,11 +178,14 @@ def _file(artefacts: list[Artefact], wanted: str) -> Path:
     return next(artefact.path for artefact in artefacts if artefact.format == wanted)
 
 
-def _why_none(search: RecordedSearch, space: SearchSpace) -> str:
-    failed = [outcome.error for outcome in search.outcomes.values() if outcome.error]
+def _why_none(search: RecordedSearch, space: SearchSpace, log: JobLog) -> str:
+    failed = search.failures
     if failed and len(failed) == len(search.outcomes):
         return f"Every one of {len(failed)} trials failed; the first said: {failed[0]}"
+    remedy = "raise limits.max_seconds or limits.max_trials so that the search can get there"
+    if log.stopping():
+        remedy = "the search was asked to stop before it got there"
     return (
         f"None of the {len(search.outcomes)} trials that ended was within the budget of {space.budget.limit:,} "
-        f"{space.budget.metric}; raise limits.max_seconds or limits.max_trials so that the search can get there."
+        f"{space.budget.metric}; {remedy}."
     )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -76,16 +76,25 @@ class JobLog(Protocol):
         """What the search was given and all asks and tells of earlier attempts, in order: what a searcher is rebuilt from."""
 
     def seconds_before(self) -> float:
-        """How long ago the job's first attempt began to search; 0 if this is the first."""
+        """For how long earlier attempts worked, the time between them and a pause not counted; 0 if this is the first."""
+
+    def losses_before(self) -> Mapping[int, int]:
+        """By proposal, how often a worker was lost with it; those that never were may be left out."""
 
     def running(self, planned_trials: int) -> None:
         """The search begins; it will take at most this many trials."""
+
+    def stopping(self) -> bool:
+        """Whether the search is asked to end with what it has found; asked before every trial."""
 
     def asked(self, proposal: Proposal, plan: Plan) -> None:
         """The searcher proposed a trial."""
 
     def started(self, proposal_id: int) -> None:
         """A worker took the trial up."""
+
+    def lost(self, proposal_id: int, reason: str) -> None:
+        """The worker that was at a trial is gone; the trial will be tried again."""
 
     def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
         """A trial ended and the searcher knows."""

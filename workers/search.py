@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, best, replay
 from workers.log import JobLog, Plan, Worker
 from workers.spec import Limits
+
+LOST_WORKER_RETRIES = 3  # a trial whose worker dies runs again this often before it counts as failed
 
 
 class RecordedSearch:
@@ -39,6 +42,8 @@ class RecordedSearch:
             for entry in record
             if not isinstance(entry, Asked)
         }
+        self._losses = Counter(log.losses_before())
+        self._max_failed = limits.max_failed_trials
         self._given = sum(isinstance(entry, Given) for entry in record)
         self._lost = [proposal for number, proposal in self.proposals.items() if number not in self.outcomes]
 
@@ -46,26 +51,45 @@ class RecordedSearch:
         """The next trial."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return Done()
+        if self.hopeless or self._log.stopping():
+            return Done()
         if self._lost:
             return self._lost.pop(0)
-        if len(self.proposals) - self._given >= self._max_trials:
-            return Done()
-        answer = self._searcher.ask()
+        full = len(self.proposals) - self._given >= self._max_trials
+        answer = Done() if full else self._searcher.ask()
+        if isinstance(answer, Done) and len(self.outcomes) < len(self.proposals):
+            return Wait()  # a trial that runs may have to run again
         if isinstance(answer, Proposal):
             self._log.asked(answer, self._describe(answer))
             self.proposals[answer.id] = answer
         return answer
 
     def tell(self, proposal_id: int, result: Mapping[str, Any] | None) -> None:
-        """Takes a trial's result; ``None`` means that its worker was lost more often than it is retried."""
+        """Takes a trial's result; ``None`` means that its worker was lost, whereupon it comes again, up to three times."""
         if result is None:
-            outcome, seconds, worker = Outcome(None, error="The worker was lost; see the job's log."), None, None
+            self._losses[proposal_id] += 1
+            if self._losses[proposal_id] <= LOST_WORKER_RETRIES:
+                self._log.lost(proposal_id, "Its worker was lost.")
+                self._lost.append(self.proposals[proposal_id])
+                return
+            lost = f"Its worker was lost {self._losses[proposal_id]} times; see the job's log."
+            outcome, seconds, worker = Outcome(None, error=lost), None, None
         else:
             outcome = Outcome(result["score"], result["metric"], result["error"])
             seconds, worker = result["evaluate_seconds"], Worker(result["node"], result["process"])
         self._log.told(proposal_id, outcome, seconds, worker)
         self.outcomes[proposal_id] = outcome
         self._searcher.tell(proposal_id, outcome)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether ``max_failed_trials`` is reached, so that the job is to fail."""
+        return self._max_failed is not None and len(self.failures) >= self._max_failed
+
+    @property
+    def failures(self) -> list[str]:
+        """What the failed trials said."""
+        return [outcome.error or "no score" for outcome in self.outcomes.values() if outcome.score is None]
 
     def wanted(self, fits: Callable[[tuple[int, ...]], bool]) -> set[int]:
         """The trials whose networks may still be asked for: the best so far, and those that may be named as a parent."""

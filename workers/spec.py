@@ -97,7 +97,14 @@ class Limits(Strict):
 
     max_trials: int = Field(200, ge=1)
     max_concurrent: int = Field(2, ge=1, description="Trials that run at once.")
-    max_seconds: int | None = Field(None, ge=1, description="No trial starts after this long.")
+    max_seconds: int | None = Field(
+        None,
+        ge=1,
+        description="No trial starts after this long; time in which the job was paused or without a process is none.",
+    )
+    max_failed_trials: int | None = Field(
+        None, ge=1, description="So many failed trials, and the job fails with what the last of them said."
+    )
 
 
 class Resources(Strict):

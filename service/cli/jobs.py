@@ -22,7 +22,11 @@ def register(app: typer.Typer) -> None:
     command(app, "jobs")(jobs)
     command(app, "job")(job)
     command(app, "trials")(trials)
+    command(app, "stop")(stop)
+    command(app, "pause")(pause)
+    command(app, "resume")(resume)
     command(app, "cancel")(cancel)
+    command(app, "delete")(delete)
     command(app, "pull", _PULL)(pull)
 
 
@@ -59,6 +63,7 @@ def submit(
     max_trials: Annotated[int | None, Option(help="Networks to try at most.")] = None,
     max_concurrent: Annotated[int | None, Option(help="Trials that run at once.")] = None,
     max_seconds: Annotated[int | None, Option(help="No trial starts after this long.")] = None,
+    max_failed_trials: Annotated[int | None, Option(help="The job fails once so many trials have.")] = None,
     final_epochs: Annotated[int | None, Option(help="Epochs of fine-tuning of the best network.")] = None,
     seed: Annotated[int | None, Option(help="Every random choice derives from it.")] = None,
     name: Annotated[str | None, Option(help="For people.")] = None,
@@ -73,7 +78,9 @@ def submit(
         "searcher": _given(name=searcher, params={**parse_params(param or []), **_given(warm_start=warm_start)}),
         "pruner": _given(name=pruner, params=parse_params(pruner_param, "--pruner-param") if pruner_param else None),
         "recovery": _given(final_epochs=final_epochs),
-        "limits": _given(max_trials=max_trials, max_concurrent=max_concurrent, max_seconds=max_seconds),
+        "limits": _given(
+            max_trials=max_trials, max_concurrent=max_concurrent, max_seconds=max_seconds, max_failed_trials=max_failed_trials
+        ),
         "seed": seed,
     }
     from service.cli import tables
@@ -145,12 +152,44 @@ def trials(job: JobId, as_json: Json = False) -> None:
     show_trials(found)
 
 
+def stop(job: JobId, as_json: Json = False) -> None:
+    """Ends a search with what it has found: running trials are heard, the best network is finished and kept."""
+    _control("stop", job, as_json)
+
+
+def pause(job: JobId, as_json: Json = False) -> None:
+    """Releases a job's workers at once; trials that they were at run again after 'secateur resume'."""
+    _control("pause", job, as_json)
+
+
+def resume(job: JobId, as_json: Json = False) -> None:
+    """Goes on with a paused job, from its finished trials."""
+    _control("resume", job, as_json)
+
+
 def cancel(job: JobId, as_json: Json = False) -> None:
     """Ends a job at once; no network is kept of it."""
+    _control("cancel", job, as_json)
+
+
+def delete(job: JobId, as_json: Json = False) -> None:
+    """Forgets a job that has ended, with its trials. 'secateur gc' then frees its files' space."""
     from service.client import Client
 
     with Client() as client:
-        found = client.cancel(job)
+        client.delete(job)
+    if as_json:
+        write_json({"deleted": job})
+    else:
+        typer.echo(f"{job} is deleted")
+
+
+def _control(what: str, job: str, as_json: bool) -> None:
+    from service.client import Client
+
+    with Client() as client:
+        ask = {"stop": client.stop, "pause": client.pause, "resume": client.resume, "cancel": client.cancel}[what]
+        found = ask(job)
     if as_json:
         write_json(found)
     else:

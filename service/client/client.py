@@ -111,6 +111,22 @@ class Client:
         """Ends a job at once; the job afterwards. Asking twice does no harm."""
         return self._call("POST", f"{_job_path(job_id)}/cancel")
 
+    def pause(self, job_id: str) -> dict[str, Any]:
+        """Releases a job's workers; ``resume`` goes on from its finished trials. Asking twice does no harm."""
+        return self._call("POST", f"{_job_path(job_id)}/pause")
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Queues a paused job again; the job afterwards. Asking twice does no harm."""
+        return self._call("POST", f"{_job_path(job_id)}/resume")
+
+    def stop(self, job_id: str) -> dict[str, Any]:
+        """Ends a search with what it has found: the best network is finished and kept. Asking twice does no harm."""
+        return self._call("POST", f"{_job_path(job_id)}/stop")
+
+    def delete(self, job_id: str) -> None:
+        """Forgets a job that has ended, with its trials and events."""
+        self._connection.json("DELETE", _job_path(job_id))
+
     def download(self, job_id: str, format: str, path: str | Path) -> Path:
         """Pulls the best network into the file ``path``: its sha256 is verified, and a broken download goes on where it ended.
 

@@ -85,7 +85,9 @@ class Connection:
         upload: Path | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Calls and returns the answer's JSON. ``body`` is sent as JSON, or the file ``upload`` is streamed as it is.
+        """Calls and returns the answer's JSON, ``None`` if it has none.
+
+        ``body`` is sent as JSON, or the file ``upload`` is streamed as it is.
 
         Raises:
             RequestRefused: an answer other than success.
@@ -98,7 +100,7 @@ class Connection:
 
         response = self._repeated(send)
         _check(response)
-        return response.json()
+        return response.json() if response.content else None
 
     @contextmanager
     def stream(self, path: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[httpx2.Response]:

@@ -50,6 +50,18 @@ class Job:
         """Ends the job at once."""
         return self.client.cancel(self.id)
 
+    def pause(self) -> dict[str, Any]:
+        """Releases its workers until ``resume``."""
+        return self.client.pause(self.id)
+
+    def resume(self) -> dict[str, Any]:
+        """Goes on with a paused job."""
+        return self.client.resume(self.id)
+
+    def stop(self) -> dict[str, Any]:
+        """Ends the search with the best network so far."""
+        return self.client.stop(self.id)
+
     def download(self, path: str | Path, format: str = "pt2") -> Path:
         """Pulls the best network into a file; see ``Client.download``."""
         return self.client.download(self.id, format, path)

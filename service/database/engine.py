@@ -73,7 +73,8 @@ def now(session: Session) -> datetime:
     """The time on the database's clock, which all processes share; an SQLite file has that of its machine."""
     if session.get_bind().dialect.name == "sqlite":
         return datetime.now(UTC)
-    return session.scalars(select(func.clock_timestamp())).one().astimezone(UTC)
+    moment: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return moment.astimezone(UTC)
 
 
 @contextmanager

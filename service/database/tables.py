@@ -8,7 +8,20 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, ForeignKey, Index, Integer, String, Text, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ID_LENGTH = 40  # characters: prefix, 16 of time, 8 random, with room
@@ -52,6 +65,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
         dict[str, Any]: JSON,
         list[int]: JSON,
+        list[dict[str, Any]]: JSON,
         datetime: UtcDateTime,
         float: Double,
     }
@@ -85,6 +99,7 @@ class Job(Base):
 
     ``attempt`` is the fencing token: it grows with each process that is started for the job, and only the newest may
     write. ``losses`` counts the processes lost since a trial was last told. ``sequence`` numbers the job's asks and tells.
+    ``stop_asked``: no trial is to start any more, whatever becomes of the process.
     """
 
     __tablename__ = "jobs"
@@ -100,6 +115,7 @@ class Job(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     losses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    stop_asked: Mapped[bool] = mapped_column(default=False, server_default=false())
     sequence: Mapped[int] = mapped_column(Integer, default=0)
     baseline: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     best: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
@@ -110,13 +126,37 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
 
 
+class Attempt(Base):
+    """A process that a job was given, or is to be given, and what was last heard of it, on the database's clock.
+
+    ``cluster`` names the Ray that runs it; the dispatchers of that Ray look after it, others only once its lease is over.
+    ``process`` is the one that claimed the attempt, for good: host, process id and a random part; null until then.
+    ``searching_at`` is when its search began. ``seen_at`` is its last sign of life, from which its lease runs; before it
+    claimed the attempt, when that began.
+    ``writes`` counts what it wrote, so that a write whose commit was not confirmed is made once.
+    """
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    cluster: Mapped[str] = mapped_column(Text)
+    process: Mapped[str | None] = mapped_column(Text)
+    began_at: Mapped[datetime]
+    searching_at: Mapped[datetime | None]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(Text)
+    writes: Mapped[int] = mapped_column(Integer, default=0)
+
+
 class Trial(Base):
     """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own.
 
     Sequences number the entries of a job's record; a trial that an earlier job gave is one entry, its ask and its tell at once.
     ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it. ``parent`` is the number of
     the trial that this one started from, null for the dense network; ``training`` has ``schedule``, ``params`` and
-    ``retrain``, null for a bare cut.
+    ``retrain``, null for a bare cut. ``losses`` tells of each worker that was lost with it: ``at``, ``attempt``, ``reason``.
     """
 
     __tablename__ = "trials"
@@ -136,6 +176,7 @@ class Trial(Base):
     metric: Mapped[float | None]
     error: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    losses: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default="[]")
     asked_sequence: Mapped[int] = mapped_column(Integer)
     told_sequence: Mapped[int | None] = mapped_column(Integer)
     started_at: Mapped[datetime | None]

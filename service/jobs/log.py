@@ -1,26 +1,43 @@
 """``workers.log.JobLog`` on the tables: what a job's process writes while it runs.
 
 Every write first locks the job's row and checks that the process is the newest attempt and the job still wants it, so a
-process that was given up for dead and comes back can change nothing.
+process that was given up for dead and comes back can change nothing. A write that meets a database that is away is made again
+when it is back, for up to an hour; writes are numbered in the attempt's row, so that one whose commit went through though
+its answer was lost is not made twice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import secrets
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
+from typing import TypeAlias, TypeVar
 
+import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pruners.errors import SecateurError
 from searchers.base import Asked, Given, Outcome, Proposal, Record, Told, Training
-from service.database import Database
-from service.database.tables import Checkpoint, Job, Trial, utc_now
-from service.jobs.states import WRITABLE, State, announce, locked, move
+from service.database import Database, DatabaseAway, now
+from service.database.tables import Attempt, Checkpoint, Job, Trial
+from service.jobs.states import UNWANTED, WRITABLE, State, announce, locked, move
+from service.problems import StorageFull
 from service.store import Store
 from workers.log import Artefact, JobLog, Measurement, Plan, Worker
+
+OUTAGE_SECONDS = 3600.0  # that a process waits for its database; what it has found so far is on record anyway
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # seconds between two tries; a database that is back is noticed within the latter
+
+Result = TypeVar("Result")
+
+Change: TypeAlias = Callable[[Session, Job, Attempt], None]
+"""What a write does to the rows, in its transaction."""
+
+log = structlog.get_logger()
 
 
 class NotWanted(SecateurError):
@@ -28,10 +45,11 @@ class NotWanted(SecateurError):
 
 
 class DatabaseLog(JobLog):
-    """The log of one attempt at a job.
+    """The log of one attempt at a job; ``claim`` comes first.
 
     Raises:
         NotWanted: from every writing call, once this attempt is not the job's newest or the job is no more to run.
+        DatabaseAway: from every call, once the database was away for an hour.
     """
 
     def __init__(self, database: Database, store: Store, job_id: str, attempt: int) -> None:
@@ -39,10 +57,40 @@ class DatabaseLog(JobLog):
         self._store = store
         self._job_id = job_id
         self._attempt = attempt
+        self._process = ""
+        self._writes = 0
+
+    def claim(self, host: str, pid: int) -> None:
+        """Makes this the attempt's one process: a cluster that died may have started another, which then writes nothing."""
+        process = f"{host} {pid} {secrets.token_hex(4)}"
+
+        def take() -> None:
+            with self._database.write() as session:
+                _, attempt = self._fenced(session, process)
+                attempt.process, attempt.seen_at = process, now(session)
+
+        _patiently(take)
+        self._process = process
+
+    def beat(self) -> None:
+        """A sign of life, by which the attempt keeps its lease."""
+        with self._database.write() as session:
+            _, attempt = self._fenced(session, self._process)
+            attempt.seen_at = now(session)
+
+    def check_wanted(self) -> None:
+        """Raises ``NotWanted`` once this process is to end."""
+        with self._database.read() as session:
+            job = session.get_one(Job, self._job_id)
+            if job.attempt != self._attempt or job.state in UNWANTED or job.state not in WRITABLE:
+                raise NotWanted(f"Job {job.id} is {job.state}, in attempt {job.attempt}.")
 
     def record(self) -> Sequence[Record]:
-        with self._database.read() as session:
-            trials = session.scalars(select(Trial).where(Trial.job_id == self._job_id)).all()
+        def read() -> Sequence[Trial]:
+            with self._database.read() as session:
+                return session.scalars(select(Trial).where(Trial.job_id == self._job_id)).all()
+
+        trials = _patiently(read)
         entries: list[tuple[int, Record]] = []
         for trial in trials:
             proposal = _proposal(trial)
@@ -56,17 +104,44 @@ class DatabaseLog(JobLog):
         return [entry for _, entry in sorted(entries, key=lambda numbered: numbered[0])]
 
     def seconds_before(self) -> float:
-        with self._database.read() as session:
-            started_at = session.get_one(Job, self._job_id).started_at
-        return 0.0 if started_at is None else max(0.0, (utc_now() - started_at).total_seconds())
+        def read() -> float:
+            with self._database.read() as session:
+                mine = select(Attempt).where(Attempt.job_id == self._job_id, Attempt.number < self._attempt)
+                return sum(
+                    (attempt.seen_at - attempt.searching_at).total_seconds()
+                    for attempt in session.scalars(mine)
+                    if attempt.searching_at is not None
+                )
+
+        return _patiently(read)
+
+    def losses_before(self) -> dict[int, int]:
+        def read() -> dict[int, int]:
+            with self._database.read() as session:
+                found = session.execute(select(Trial.number, Trial.losses).where(Trial.job_id == self._job_id))
+                return {number: len(losses) for number, losses in found if losses}
+
+        return _patiently(read)
 
     def running(self, planned_trials: int) -> None:
-        with self._writing() as (session, job):
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
             move(session, job, State.RUNNING)
             job.planned_trials = planned_trials
+            attempt.searching_at = now(session)
+            if job.stop_asked:
+                move(session, job, State.STOPPING, "Stopped on request; the best network so far is kept.")
+
+        self._write(change)
+
+    def stopping(self) -> bool:
+        def read() -> bool:
+            with self._database.read() as session:
+                return session.scalars(select(Job.stop_asked).where(Job.id == self._job_id)).one()
+
+        return _patiently(read)
 
     def asked(self, proposal: Proposal, plan: Plan) -> None:
-        with self._writing() as (session, job):
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
             job.sequence += 1
             session.add(
                 Trial(
@@ -86,65 +161,127 @@ class DatabaseLog(JobLog):
             )
             announce(session, job, "trial", {"number": proposal.id, "state": "pending", "note": proposal.note})
 
+        self._write(change)
+
     def started(self, proposal_id: int) -> None:
-        with self._writing() as (session, job):
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
             trial = _untold(session, job, proposal_id)
             trial.state = "running"
             trial.attempts += 1
-            trial.started_at = utc_now()
+            trial.started_at = now(session)
             announce(session, job, "trial", {"number": proposal_id, "state": "running"})
+
+        self._write(change)
+
+    def lost(self, proposal_id: int, reason: str) -> None:
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
+            trial = _untold(session, job, proposal_id)
+            trial.state = "pending"
+            loss = {"at": now(session).isoformat(), "attempt": attempt.number, "reason": reason}
+            trial.losses = [*trial.losses, loss]
+            announce(session, job, "trial", {"number": proposal_id, "state": "pending", "reason": reason})
+
+        self._write(change, also_pausing=True)
 
     def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
         for figure in (outcome.score, outcome.metric):
             if figure is not None and not math.isfinite(figure):
                 raise ValueError(f"trial {proposal_id} has the figure {figure}, which no database keeps and no JSON shows")
-        with self._writing() as (session, job):
+
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
             trial = _untold(session, job, proposal_id)
             job.sequence += 1
             job.losses = 0
             trial.told_sequence = job.sequence
             trial.state = "failed" if outcome.score is None else "succeeded"
             trial.score, trial.metric, trial.error = outcome.score, outcome.metric, outcome.error
-            trial.finished_at = utc_now()
+            trial.finished_at = now(session)
             trial.evaluate_seconds = evaluate_seconds
             if worker is not None:
                 trial.node, trial.pid = worker.node, worker.pid
             announce(session, job, "trial", {"number": proposal_id, "state": trial.state, **asdict(outcome)})
 
+        self._write(change, also_pausing=True)  # nothing that is finished is lost
+
     def finishing(self) -> None:
-        with self._writing() as (session, job):
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
             move(session, job, State.FINISHING)
             # What was planned was the most there could be; from now on progress means the trials there were.
             trials = select(func.count()).select_from(Trial).where(Trial.job_id == job.id)
             job.planned_trials = session.scalars(trials).one()
 
+        self._write(change)
+
     def progress(self, message: str) -> None:
-        with self._writing() as (session, job):
-            announce(session, job, "progress", {"message": message})
+        self._write(lambda session, job, _: announce(session, job, "progress", {"message": message}))
 
     def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
         blobs = [(artefact.format, self._store.put_file(artefact.path)) for artefact in artefacts]
-        with self._writing() as (session, job):
+
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
             for form, blob in blobs:
                 session.add(Checkpoint(job_id=job.id, trial=trial, format=form, sha256=blob.sha256, size=blob.size))
             job.baseline = {"trial": None, **asdict(baseline)}
             job.best = {"trial": trial, **asdict(best)}
-            move(session, job, State.SUCCEEDED)
+            move(session, job, State.SUCCEEDED, job.reason if job.stop_asked else None)
+
+        self._write(change, also_pausing=True)  # there is nothing left to pause
 
     def failed(self, reason: str) -> None:
         """The job cannot end well; ``reason`` is one sentence for its owner."""
-        with self._writing() as (session, job):
-            move(session, job, State.FAILED, reason)
+        fail = partial(self._once, self._numbered(), lambda session, job, _: move(session, job, State.FAILED, reason))
+        _patiently(fail, (DatabaseAway, StorageFull))  # a full disk that is the reason must not keep it from being told
 
-    @contextmanager
-    def _writing(self) -> Iterator[tuple[Session, Job]]:
+    def _write(self, change: Change, also_pausing: bool = False) -> None:
+        _patiently(partial(self._once, self._numbered(), change, also_pausing))
+
+    def _numbered(self) -> int:
+        self._writes += 1
+        return self._writes
+
+    def _once(self, number: int, change: Change, also_pausing: bool = False) -> None:
+        """Makes a change, unless it was made before, in a transaction that also says that this process lives."""
         with self._database.write() as session:
-            job = locked(session, self._job_id)
-            if job.attempt != self._attempt:
-                raise NotWanted(f"Attempt {self._attempt} at job {job.id} was replaced by attempt {job.attempt}.")
-            if job.state not in WRITABLE:
-                raise NotWanted(f"Job {job.id} is {job.state}; nothing more is written for it.")
-            yield session, job
+            job, attempt = self._own(session)
+            if attempt.process == self._process and attempt.writes >= number:
+                return  # it was committed, and the connection lost before we heard of it
+            self._fenced(session, self._process)
+            if job.state == State.PAUSING and not also_pausing:
+                raise NotWanted(f"Job {job.id} is {job.state}; it goes on in another attempt.")
+            change(session, job, attempt)
+            attempt.writes = number
+            attempt.seen_at = now(session)
+
+    def _own(self, session: Session) -> tuple[Job, Attempt]:
+        job = locked(session, self._job_id)
+        attempt = session.get(Attempt, (self._job_id, self._attempt))
+        if attempt is None:
+            raise NotWanted(f"Attempt {self._attempt} at job {job.id} is none that was begun.")
+        return job, attempt
+
+    def _fenced(self, session: Session, process: str) -> tuple[Job, Attempt]:
+        job, attempt = self._own(session)
+        if job.attempt != self._attempt:
+            raise NotWanted(f"Attempt {self._attempt} at job {job.id} was replaced by attempt {job.attempt}.")
+        if job.state not in WRITABLE:
+            raise NotWanted(f"Job {job.id} is {job.state}; nothing more is written for it.")
+        if attempt.process not in (None, process):
+            raise NotWanted(f"Attempt {self._attempt} at job {job.id} belongs to another process, {attempt.process}.")
+        return job, attempt
+
+
+def _patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ...] = (DatabaseAway,)) -> Result:
+    """Does the work as soon as the database answers."""
+    began, wait = time.monotonic(), _FIRST_WAIT
+    while True:
+        try:
+            return work()
+        except awaited as error:
+            if time.monotonic() - began > OUTAGE_SECONDS:
+                raise
+            log.warning("database_away", reason=str(error), seconds=round(time.monotonic() - began, 1))
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
 
 def _proposal(trial: Trial) -> Proposal:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
-from service.database import Database
-from service.database.tables import Checkpoint, Event, Job, Trial, is_id
-from service.jobs.states import ENDS, LIVE, MOVES, State, announce, locked, move
+from service.database import Database, now
+from service.database.tables import Attempt, Checkpoint, Event, Job, Trial, is_id
+from service.jobs.states import AFTER_LOSS, ENDS, LIVE, UNWANTED, IllegalMove, State, announce, locked, move
 from service.pages import newest_first, oldest_first
-from service.problems import KeyReused, NotFound
+from service.problems import Conflict, KeyReused, NotFound
 
 MOST_LOSSES = 5
 """Processes that a job may lose in a row without a new result: a machine may go down and up some times, but not for ever."""
@@ -74,22 +76,25 @@ class JobRepository:
             waiting = select(Job).where(Job.state == State.QUEUED)
             return session.scalars(waiting.order_by(Job.id).limit(most)).all()
 
-    def live(self) -> Sequence[Job]:
-        """The jobs of which a process may be alive."""
+    def live(self) -> Sequence[tuple[Job, Attempt, timedelta]]:
+        """The jobs of which a process may be alive, with their present attempt and how long ago it was last heard of."""
         with self._database.read() as session:
-            return session.scalars(select(Job).where(Job.state.in_(LIVE)).order_by(Job.id)).all()
+            present = (Attempt.job_id == Job.id) & (Attempt.number == Job.attempt)
+            found = select(Job, Attempt).join(Attempt, present).where(Job.state.in_(LIVE)).order_by(Job.id)
+            moment = now(session)
+            return [(job, attempt, moment - attempt.seen_at) for job, attempt in session.execute(found)]
 
-    def start(self, job_id: str) -> Job | None:
-        """Begins an attempt at a queued job; ``None`` if it is not queued any more."""
+    def start(self, job_id: str, cluster: str) -> Job | None:
+        """Begins an attempt at a queued job on a Ray; ``None`` if it is not queued any more."""
         with self._database.write() as session:
             job = locked(session, job_id)
             if job.state != State.QUEUED:
                 return None
-            move(session, job, State.STARTING)
+            self._begin(session, job, cluster)
             return job
 
-    def lost(self, job_id: str, attempt: int, reason: str) -> Job | None:
-        """The attempt's process is gone: a cancelled job is cancelled, any other one begins its next attempt.
+    def lost(self, job_id: str, attempt: int, reason: str, cluster: str) -> Job | None:
+        """The attempt's process is gone: a cancelled job is cancelled, a pausing one paused, any other begins its next attempt.
 
         A job that loses ``MOST_LOSSES`` processes in a row, and has no new result from any of them, fails: what it does kills
         its process every time.
@@ -98,6 +103,7 @@ class JobRepository:
             job_id: the job's.
             attempt: whose process it was.
             reason: one sentence on what became of it.
+            cluster: the Ray that runs the next attempt.
 
         Returns:
             The job, if its next attempt begins; ``None`` if it is over, or another attempt has begun meanwhile.
@@ -106,15 +112,15 @@ class JobRepository:
             job = locked(session, job_id)
             if job.attempt != attempt or job.state not in LIVE:
                 return None
-            if job.state == State.CANCELLING:
-                move(session, job, State.CANCELLED, job.reason)
+            to = AFTER_LOSS[State(job.state)]
+            if to is not State.STARTING:
+                move(session, job, to, job.reason)
                 return None
             job.losses += 1
-            if job.losses >= MOST_LOSSES or State.STARTING not in MOVES[State(job.state)]:
-                in_a_row = f" It was the last of {job.losses} in a row without a new result." if job.losses > 1 else ""
-                move(session, job, State.FAILED, reason + in_a_row)
+            if job.losses >= MOST_LOSSES:
+                move(session, job, State.FAILED, f"{reason} It was the last of {job.losses} in a row without a new result.")
                 return None
-            move(session, job, State.STARTING, f"{reason} Attempt {attempt + 1} goes on from what is on record.")
+            self._begin(session, job, cluster, f"{reason} Attempt {attempt + 1} goes on from what is on record.")
             return job
 
     def refused(self, job_id: str, attempt: int, reason: str) -> None:
@@ -126,13 +132,74 @@ class JobRepository:
 
     def cancel(self, job_id: str) -> Job:
         """Asks for the end of a job, once; raises ``IllegalMove`` if it has ended otherwise."""
-        reason = "Cancelled on request."
         with self._database.write() as session:
             job = locked(session, job_id)
             if job.state not in (State.CANCELLING, State.CANCELLED):
                 to = State.CANCELLED if job.state not in LIVE | ENDS else State.CANCELLING
-                move(session, job, to, reason)
+                move(session, job, to, "Cancelled on request.")
             return job
+
+    def pause(self, job_id: str) -> Job:
+        """Asks for a job's workers to be released, once; raises ``IllegalMove`` if it has ended or is being cancelled."""
+        with self._database.write() as session:
+            job = locked(session, job_id)
+            if job.state not in (State.PAUSING, State.PAUSED):
+                to = State.PAUSED if job.state == State.QUEUED else State.PAUSING
+                move(session, job, to, "Paused on request; resume it to go on.")
+            return job
+
+    def resume(self, job_id: str) -> Job:
+        """Queues a paused job again, in its old place; one that waits or runs is left alone; raises ``IllegalMove``."""
+        with self._database.write() as session:
+            job = locked(session, job_id)
+            if job.state not in (LIVE - UNWANTED) | {State.QUEUED}:
+                move(session, job, State.QUEUED)
+            return job
+
+    def stop(self, job_id: str) -> Job:
+        """Asks for a search to end with what it has found, once.
+
+        Trials that run are heard, no other starts, the best network is finished as ever.
+
+        Raises:
+            Conflict: nothing has been tried yet, or the job has ended or is about to without having been asked to stop.
+        """
+        reason = "Stopped on request; the best network so far is kept."
+        with self._database.write() as session:
+            job = locked(session, job_id)
+            if job.stop_asked:
+                return job
+            if job.state in (State.QUEUED, State.STARTING, State.PAUSED) and job.sequence == 0:
+                raise Conflict(
+                    f"Job {job.id} is {job.state} and has tried nothing yet, so that there is nothing to keep; cancel it."
+                )
+            if job.state == State.RUNNING:
+                move(session, job, State.STOPPING, reason)
+            elif job.state == State.PAUSED:
+                move(session, job, State.QUEUED, reason)
+            elif job.state in (State.QUEUED, State.STARTING):
+                job.reason = reason
+                announce(session, job, "state", {"state": job.state, "reason": reason, "attempt": job.attempt})
+            elif job.state != State.FINISHING:
+                raise IllegalMove(job, State.STOPPING)
+            job.stop_asked = True
+            return job
+
+    def delete(self, job_id: str) -> None:
+        """Forgets a job that has ended, its trials and its events; raises ``NotFound``, and ``Conflict`` before its end."""
+        with self._database.write() as session:
+            job = locked(session, job_id)
+            if job.state not in ENDS:
+                raise Conflict(f"Job {job.id} is {job.state}; cancel it before it is deleted.")
+            for table in (Attempt, Trial, Checkpoint, Event):
+                session.execute(delete(table).where(table.job_id == job_id))
+            session.delete(job)
+
+    def attempts(self, job_id: str) -> Sequence[Attempt]:
+        """A job's attempts in order; raises ``NotFound``."""
+        self.get(job_id)
+        with self._database.read() as session:
+            return session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)).all()
 
     def trials_of(self, jobs: Sequence[Job]) -> Mapping[str, Sequence[Trial]]:
         """Every trial of these jobs by job id, in order."""
@@ -177,3 +244,9 @@ class JobRepository:
         with self._database.read() as session:
             kept = select(Checkpoint).where(Checkpoint.job_id == job_id)
             return session.scalars(kept.order_by(Checkpoint.trial, Checkpoint.format)).all()
+
+    def _begin(self, session: Session, job: Job, cluster: str, reason: str | None = None) -> None:
+        """The next attempt at a job, to be submitted."""
+        move(session, job, State.STARTING, reason)
+        moment = now(session)
+        session.add(Attempt(job_id=job.id, number=job.attempt, cluster=cluster, began_at=moment, seen_at=moment))

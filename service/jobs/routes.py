@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
@@ -161,7 +162,7 @@ def get_checkpoint(job_id: str, context: InContext, format: Format = Format.PT2)
         raise Conflict(f"Job {job.id} is {job.state} and has no {format} checkpoint; it has one once it succeeded.")
     file = files[format]
     return FileResponse(
-        context.store.path(file.sha256),
+        context.store.verified(file.sha256),
         headers={"ETag": f'"{file.sha256}"'},
         media_type=_MEDIA_TYPES.get(format, "application/octet-stream"),
         filename=f"{job.id}.{_EXTENSIONS[format]}",
@@ -171,8 +172,36 @@ def get_checkpoint(job_id: str, context: InContext, format: Format = Format.PT2)
 @router.post("/{job_id}/cancel", status_code=202, responses=documented(NotFound, IllegalMove))
 async def cancel_job(job_id: str, context: InContext) -> JobView:
     """Ends a job at once; nothing of it is kept but its rows. Asking twice is the same as asking once."""
+    return await _control(context, JobRepository.cancel, job_id)
+
+
+@router.post("/{job_id}/pause", status_code=202, responses=documented(NotFound, IllegalMove))
+async def pause_job(job_id: str, context: InContext) -> JobView:
+    """Releases a job's workers at once; trials that they were at run again after `resume`. Idempotent."""
+    return await _control(context, JobRepository.pause, job_id)
+
+
+@router.post("/{job_id}/resume", status_code=202, responses=documented(NotFound, IllegalMove))
+async def resume_job(job_id: str, context: InContext) -> JobView:
+    """Queues a paused job in its old place; it goes on from its trials. Idempotent."""
+    return await _control(context, JobRepository.resume, job_id)
+
+
+@router.post("/{job_id}/stop", status_code=202, responses=documented(NotFound, Conflict))
+async def stop_job(job_id: str, context: InContext) -> JobView:
+    """Ends a search with what it has found: running trials are heard, the best network is finished as ever. Idempotent."""
+    return await _control(context, JobRepository.stop, job_id)
+
+
+@router.delete("/{job_id}", status_code=204, responses=documented(NotFound, Conflict))
+def delete_job(job_id: str, context: InContext) -> None:
+    """Forgets a job that has ended. `secateur gc` then frees its files' space."""
+    JobRepository(context.database).delete(job_id)
+
+
+async def _control(context: Context, ask: Callable[[JobRepository, str], Job], job_id: str) -> JobView:
     jobs = JobRepository(context.database)
-    job = await run_in_threadpool(jobs.cancel, job_id)
+    job = await run_in_threadpool(ask, jobs, job_id)
     context.dispatcher.wake()
     return await run_in_threadpool(_view, jobs, job)
 

@@ -155,7 +155,7 @@ class JobView(BaseModel):
     model: str
     dataset: str
     state: State
-    reason: str | None = Field(description="Why it failed or was cancelled.")
+    reason: str | None = Field(description="Why it failed, was cancelled, paused or stopped, or starts again.")
     progress: Progress
     baseline: Figures | None = Field(description="The dense network; null until the job succeeded.")
     best: Figures | None = Field(description="The network to pull; null until the job succeeded.")
@@ -205,6 +205,14 @@ class TrainingView(BaseModel):
     retrain: int = Field(description="Epochs of training behind the cut.")
 
 
+class LossView(BaseModel):
+    """A worker that was lost with a trial."""
+
+    at: datetime
+    attempt: int = Field(description="Of the job.")
+    reason: str
+
+
 class TrialView(BaseModel):
     """One network that the search tried."""
 
@@ -220,6 +228,7 @@ class TrialView(BaseModel):
     evaluate_seconds: float | None
     worker: WorkerView | None
     attempts: int = Field(description="Times that a worker took it up.")
+    losses: list[LossView] = Field(description="Workers that were lost with it; after the fourth it counts as failed.")
 
 
 class EventView(BaseModel):

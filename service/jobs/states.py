@@ -1,13 +1,13 @@
 """A job's states, the moves between them, and the one function that makes a move.
 
-    queued ─▶ starting ─▶ running ─▶ finishing ─▶ succeeded
-      ▲                     │  ╲
-      │                     ▼   ╲▶ stopping ─▶ finishing
-      └── paused ◀── pausing
+    queued ─▶ starting ─▶ running ─────────▶ finishing ─▶ succeeded
+      ▲                      ╲▶ stopping ─▶───╯
+      │
+      ╰── paused ◀── pausing ◀── starting, running, stopping, finishing
 
 From every state that is not an end a job may be cancelled, through ``cancelling`` while a process of it may be alive,
-or fail. Where its process is lost while starting, running or finishing, it is ``starting`` again: the next attempt goes on from
-what is on record.
+or fail. Where its process is lost, ``AFTER_LOSS`` says what it becomes: mostly ``starting`` again, the next attempt going
+on from what is on record. A process that is paused is ended just so, and trials that it was at run again after ``resume``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.database.tables import Event, Job, Trial, is_id, utc_now
+from service.database import now
+from service.database.tables import Attempt, Event, Job, Trial, is_id
 from service.problems import Conflict, NotFound
 
 
@@ -38,15 +39,17 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+_ENDING = frozenset({State.PAUSING, State.CANCELLING, State.FAILED})  # what any live job may come to
+
 MOVES: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.STARTING, State.CANCELLED, State.FAILED}),
-    State.STARTING: frozenset({State.STARTING, State.RUNNING, State.CANCELLING, State.FAILED}),
-    State.RUNNING: frozenset({State.STARTING, State.FINISHING, State.PAUSING, State.STOPPING, State.CANCELLING, State.FAILED}),
-    State.PAUSING: frozenset({State.PAUSED, State.FINISHING, State.CANCELLING, State.FAILED}),
+    State.QUEUED: frozenset({State.STARTING, State.PAUSED, State.CANCELLED, State.FAILED}),
+    State.STARTING: frozenset({State.STARTING, State.RUNNING}) | _ENDING,
+    State.RUNNING: frozenset({State.STARTING, State.FINISHING, State.STOPPING}) | _ENDING,
+    State.PAUSING: frozenset({State.PAUSED, State.SUCCEEDED, State.CANCELLING}),
     State.PAUSED: frozenset({State.QUEUED, State.CANCELLED, State.FAILED}),
-    State.STOPPING: frozenset({State.FINISHING, State.CANCELLING, State.FAILED}),
+    State.STOPPING: frozenset({State.STARTING, State.FINISHING}) | _ENDING,
     State.CANCELLING: frozenset({State.CANCELLED}),
-    State.FINISHING: frozenset({State.STARTING, State.SUCCEEDED, State.CANCELLING, State.FAILED}),
+    State.FINISHING: frozenset({State.STARTING, State.SUCCEEDED}) | _ENDING,
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),
@@ -59,8 +62,18 @@ ENDS = frozenset(state for state, following in MOVES.items() if not following)
 LIVE = frozenset(MOVES) - ENDS - {State.QUEUED, State.PAUSED}
 """States in which a process of the job may be alive."""
 
+UNWANTED = frozenset({State.PAUSING, State.CANCELLING})
+"""Live states in which that process is to end."""
+
 WRITABLE = LIVE - {State.CANCELLING}
-"""States in which that process may still write: what a cancelled job finds out is not wanted any more."""
+"""States in which it may still tell what it found: what a cancelled job finds out is not wanted any more."""
+
+AFTER_LOSS: dict[State, State] = {
+    State.PAUSING: State.PAUSED,
+    State.CANCELLING: State.CANCELLED,
+    **dict.fromkeys(LIVE - UNWANTED, State.STARTING),
+}
+"""What a job becomes whose process is gone without a result."""
 
 
 class IllegalMove(Conflict):
@@ -92,19 +105,28 @@ def move(session: Session, job: Job, to: State, reason: str | None = None) -> No
     """
     if to not in MOVES[State(job.state)]:
         raise IllegalMove(job, to)
+    moment = now(session)
+    if job.state in LIVE and (to is State.STARTING or to not in LIVE):
+        _end_attempt(session, job, reason)
     job.state, job.reason = to, reason
     if to is State.STARTING:
         job.attempt += 1
     if to is State.RUNNING and job.started_at is None:
-        job.started_at = utc_now()
+        job.started_at = moment
     if to in ENDS:
-        job.finished_at = utc_now()
-    if to in ENDS or to is State.STARTING:  # the process that ran them is gone
-        left = update(Trial).where(Trial.job_id == job.id, Trial.state == "running")
-        session.execute(left.values(state="pending"))
+        job.finished_at = moment
     announce(session, job, "state", {"state": to, "reason": reason, "attempt": job.attempt})
 
 
 def announce(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
     """Writes an event of kind ``state``, ``trial`` or ``progress``."""
     session.add(Event(job_id=job.id, type=kind, data=data))
+
+
+def _end_attempt(session: Session, job: Job, reason: str | None) -> None:
+    """The process is over, and no trial runs without one."""
+    attempt = session.get(Attempt, (job.id, job.attempt))
+    if attempt is not None:
+        attempt.ended_at, attempt.reason = now(session), reason
+    left = update(Trial).where(Trial.job_id == job.id, Trial.state == "running")
+    session.execute(left.values(state="pending"))

@@ -14,6 +14,7 @@ from service.jobs.schemas import (
     EventView,
     Figures,
     JobView,
+    LossView,
     OutcomeView,
     ParetoPoint,
     Progress,
@@ -24,6 +25,8 @@ from service.jobs.schemas import (
 )
 from service.jobs.states import State
 from workers.spec import JobSpec
+
+_PARTS = ("trials", "events", "checkpoint", "checkpoints")
 
 
 def job_view(job: Job, trials: Sequence[Trial], message: str | None) -> JobView:
@@ -47,7 +50,7 @@ def job_view(job: Job, trials: Sequence[Trial], message: str | None) -> JobView:
         started_at=job.started_at,
         finished_at=job.finished_at,
         links={"self": f"/jobs/{job.id}"}
-        | {name: f"/jobs/{job.id}/{name}" for name in ("trials", "events", "checkpoint", "checkpoints", "cancel")},
+        | {name: f"/jobs/{job.id}/{name}" for name in (*_PARTS, "cancel", "stop", "pause", "resume")},
     )
 
 
@@ -77,6 +80,7 @@ def trial_view(trial: Trial) -> TrialView:
         evaluate_seconds=trial.evaluate_seconds,
         worker=None if trial.node is None or trial.pid is None else WorkerView(node=trial.node, pid=trial.pid),
         attempts=trial.attempts,
+        losses=[LossView.model_validate(loss) for loss in trial.losses],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from service.ray_jobs import RayJobs
 from service.settings import Settings
 
 TOKEN = "a-token-for-tests"
+MODEL, DATA = b"a network", b"images and labels"
+"""What the rows of ``a_job`` stand for."""
 
 PRUNERS = [
     {
@@ -145,7 +148,8 @@ class FakeRay:
     ``down`` makes it unreachable, ``refusal`` makes it refuse submissions with that text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
         self.statuses: dict[str, str] = {}
         self.submitted: dict[str, Mapping[str, Any]] = {}
         self.stopped: list[str] = []
@@ -202,8 +206,9 @@ def make_settings(folder: Path, **changes: Any) -> Settings:
 
 def a_job(**changes: Any) -> tuple[Model, Dataset, Job]:
     """Rows of a queued job."""
-    model = Model(id=new_id("model"), sha256="a" * 64, size=3, name="net", inspection=model_inspection())
-    dataset = Dataset(id=new_id("dataset"), sha256="b" * 64, size=3, name="digits", inspection=data_inspection())
+    files = [{"sha256": sha256(content).hexdigest(), "size": len(content)} for content in (MODEL, DATA)]
+    model = Model(id=new_id("model"), name="net", inspection=model_inspection(), **files[0])
+    dataset = Dataset(id=new_id("dataset"), name="digits", inspection=data_inspection(), **files[1])
     job = Job(
         **{
             "id": new_id("job"),

@@ -108,6 +108,9 @@ def running() -> Iterator[FakeServer]:
         http.server_close()
 
 
+_BECOMES = {"cancel": "cancelling", "stop": "stopping", "pause": "pausing", "resume": "queued"}
+
+
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeServer
     protocol_version = "HTTP/1.1"
@@ -117,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._handle(self._post)
+
+    def do_DELETE(self) -> None:
+        self._handle(lambda path, _: self._send(204 if path == "/jobs/job-1" else 404, b"", {}))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on stderr."""
@@ -176,8 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/jobs":
             made = self.fake.keys.setdefault(self.headers["idempotency-key"], f"job-{len(self.fake.keys) + 1}")
             self._json(202, job_json("queued", job_id=made))
-        elif path == "/jobs/job-1/cancel":
-            self._json(202, job_json("cancelling"))
+        elif path.removeprefix("/jobs/job-1/") in _BECOMES:
+            self._json(202, job_json(_BECOMES[path.removeprefix("/jobs/job-1/")]))
         else:
             self._problem(404, f"There is no job {path!r}.")
 

@@ -23,7 +23,8 @@ from service.client.export import export_model
 from tests.service.fake_server import CHECKPOINT, TOKEN, FakeServer, job_json, running
 
 COMMANDS = [
-    *("serve", "submit", "watch", "jobs", "job", "trials", "cancel", "pull"),
+    *("serve", "submit", "watch", "jobs", "job", "trials", "pull"),
+    *("stop", "pause", "resume", "cancel", "delete", "db"),
     *("inspect", "searchers", "pruners", "demo"),
 ]
 
@@ -180,7 +181,15 @@ def test_with_json_stdout_is_one_document(server: FakeServer, files: Path) -> No
     shown = submit("--budget", "macs=0.5", "--watch", "--json")
     assert json.loads(shown.stdout)["best"]["macs"] == 499_000
     assert "running" in shown.stderr
-    for arguments in (["job", "job-1"], ["jobs"], ["trials", "job-1"], ["searchers"], ["pruners"], ["cancel", "job-1"]):
+    for arguments in (
+        ["job", "job-1"],
+        ["jobs"],
+        ["trials", "job-1"],
+        ["searchers"],
+        ["pruners"],
+        ["cancel", "job-1"],
+        ["delete", "job-1"],
+    ):
         shown = secateur(*arguments, "--json")
         assert shown.exit_code == 0
         assert json.loads(shown.stdout)
@@ -275,3 +284,17 @@ def test_the_database_is_upgraded_by_hand(tmp_path: Path) -> None:
     first, second = (secateur("db", "upgrade", "--database-url", url) for _ in range(2))
     assert first.output.strip().endswith("it was empty.")
     assert second.output.startswith("The database is up to date, at revision ")
+
+
+@pytest.mark.parametrize(
+    ("command", "becomes"), [("stop", "stopping"), ("pause", "pausing"), ("resume", "queued"), ("cancel", "cancelling")]
+)
+def test_a_job_is_controlled(server: FakeServer, command: str, becomes: str) -> None:
+    shown = secateur(command, "job-1")
+    assert (shown.exit_code, shown.stdout) == (0, f"job-1 is {becomes}\n")
+    assert len(server.sent("POST", f"/jobs/job-1/{command}")) == 1
+
+
+def test_a_job_is_deleted(server: FakeServer) -> None:
+    assert secateur("delete", "job-1").stdout == "job-1 is deleted\n"
+    assert len(server.sent("DELETE", "/jobs/job-1")) == 1

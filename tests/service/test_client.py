@@ -19,6 +19,7 @@ from torch import nn
 from pruners.errors import InvalidInput, JobFailed, SecateurError
 from service.client import Client, RequestRefused, ServerUnreachable, progress
 from service.client.export import export_model
+from service.client.job import Job
 from tests.service.fake_server import CHECKPOINT, TOKEN, FakeServer, job_json, running
 
 
@@ -155,7 +156,10 @@ def test_an_id_stays_one_segment_of_the_path(client: Client, server: FakeServer)
 
 
 def test_cancel_and_dry_run(client: Client, server: FakeServer) -> None:
-    assert client.cancel("job-1")["state"] == "cancelling"
+    job = Job(client, "job-1")
+    shown = [ask()["state"] for ask in (job.cancel, job.stop, job.pause, job.resume)]
+    assert shown == ["cancelling", "stopping", "pausing", "queued"]
+    client.delete("job-1")
     assert client.create_job({}, dry_run=True)["planned_trials"] == 9
     assert not server.keys
 

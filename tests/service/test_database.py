@@ -90,8 +90,10 @@ def test_a_database_of_an_earlier_version_is_upgraded_and_goes_on(old: Database,
     assert (best.trial, best.macs, views["job 1"].counts.succeeded) == (0, 70_000, 1)
     assert jobs.created_with("key-1", "c" * 64) is not None
     assert [kept.format for kept in jobs.checkpoints("job-1")] == ["pt2"]
-    (live,) = jobs.live()
-    again = jobs.lost(live.id, live.attempt, "Its cluster was lost.")
+    ((live, attempt, silence),) = jobs.live()
+    assert (attempt.cluster, attempt.number) == ("unknown", 1)
+    assert silence > timedelta(seconds=60), "nobody has heard of it since"
+    again = jobs.lost(live.id, live.attempt, "Its cluster was lost.", "here")
     assert again is not None
     log = DatabaseLog(old, store, again.id, again.attempt)
     first, second = Proposal(0, (8, 8), "trial 0"), Proposal(1, (8, 8), "trial 1")
@@ -101,7 +103,7 @@ def test_a_database_of_an_earlier_version_is_upgraded_and_goes_on(old: Database,
     log.told(1, Outcome(-0.5, 0.8), 0.1, Worker("node", 12))
     trial = jobs.trial(again.id, 1)
     assert (trial.state, trial.attempts) == ("succeeded", 2)
-    started = jobs.start("job-3")
+    started = jobs.start("job-3", "here")
     assert started is not None
     assert started.attempt == 1
 

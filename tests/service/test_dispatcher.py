@@ -6,6 +6,7 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import httpx2
@@ -13,8 +14,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.database import Database
+from service.database import Database, now
+from service.database.tables import Attempt
 from service.dispatcher import Dispatcher, LocalRay, RemoteRay
+from service.heartbeat import LEASE_SECONDS
 from service.jobs.repository import MOST_LOSSES, JobRepository
 from service.jobs.states import State, locked, move
 from service.ray_jobs import RayJobs, RayUnavailable
@@ -26,17 +29,21 @@ def jobs(database: Database) -> JobRepository:
     return JobRepository(database)
 
 
-def rounds(database: Database, ray: FakeRay, count: int = 1, most: int = 1) -> Dispatcher:
-    """Runs so many rounds of a new dispatcher, as after a restart."""
+def rounds(
+    database: Database, ray: FakeRay, count: int = 1, most: int = 1, meanwhile: Callable[[int], None] = lambda _: None
+) -> None:
+    """Runs so many rounds of a new dispatcher, as after a restart, 11 s apart; ``meanwhile`` happens before each."""
 
-    async def run() -> Dispatcher:
-        dispatcher = Dispatcher(database, ray, most)
+    async def run() -> None:
+        moment = 0.0
+        dispatcher = Dispatcher(database, ray, most, clock=lambda: moment)
         async with await ray.connect() as client:
-            for _ in range(count):
+            for number in range(count):
+                meanwhile(number)
                 await dispatcher.round(client)
-        return dispatcher
+                moment += 11
 
-    return asyncio.run(run())
+    asyncio.run(run())
 
 
 def another(database: Database, like: str) -> str:
@@ -66,7 +73,7 @@ def test_jobs_run_first_in_first_out_and_not_too_many(
     rounds(database, ray, count=2, most=2)
     assert list(ray.submitted) == [f"{job}-1" for job in order[:2]]
     jobs.cancel(order[0])
-    jobs.lost(order[0], 1, "It ended.")
+    jobs.lost(order[0], 1, "It ended.", ray.name)
     rounds(database, ray, count=2, most=2)
     assert list(ray.submitted) == [f"{job}-1" for job in order[:3]]
 
@@ -129,10 +136,107 @@ def test_a_job_that_kills_its_process_every_time_fails(
 def test_a_job_that_was_not_submitted_before_a_crash_is(
     database: Database, jobs: JobRepository, ray: FakeRay, queued: str
 ) -> None:
-    jobs.start(queued)  # and the API dies before it calls Ray
+    jobs.start(queued, ray.name)  # and the API dies before it calls Ray
     rounds(database, ray)
     assert list(ray.submitted) == [f"{queued}-1"]
     assert jobs.get(queued).state == State.STARTING
+
+
+def silence(database: Database, job: str, number: int, seconds: float, process: str | None = "here 1 a") -> None:
+    """The attempt's process was last heard of so long ago."""
+    with database.write() as session:
+        attempt = session.get_one(Attempt, (job, number))
+        attempt.seen_at, attempt.process = now(session) - timedelta(seconds=seconds), process
+
+
+def test_a_process_that_is_silent_beyond_its_lease_is_replaced(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    rounds(database, ray)
+    come_to(database, queued, State.RUNNING)
+    silence(database, queued, 1, LEASE_SECONDS - 1)
+    rounds(database, ray, count=3)
+    assert jobs.get(queued).attempt == 1
+    silence(database, queued, 1, LEASE_SECONDS + 1)
+    rounds(database, ray, count=2)
+    assert ray.stopped == [f"{queued}-1"], "it may be alive"
+    assert jobs.get(queued).attempt == 2
+    assert (jobs.get(queued).reason or "").startswith("Its process was not heard of any more.")
+    assert ray.statuses[f"{queued}-2"] == "RUNNING"
+
+
+def test_behind_an_outage_a_process_has_time_to_be_heard(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    rounds(database, ray)
+    come_to(database, queued, State.RUNNING)
+    rounds(database, ray, count=4, meanwhile=lambda number: silence(database, queued, 1, 1 if number % 2 else 600))
+    assert jobs.get(queued).attempt == 1
+
+
+def test_an_attempt_on_another_ray_is_left_alone_until_its_lease_is_over(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    other = FakeRay("other")
+    rounds(database, ray)
+    come_to(database, queued, State.RUNNING)
+    silence(database, queued, 1, 1)
+    rounds(database, other, count=3, most=3)
+    assert (jobs.get(queued).attempt, other.submitted) == (1, {})
+    silence(database, queued, 1, LEASE_SECONDS + 1)
+    rounds(database, other, count=2)
+    assert jobs.get(queued).attempt == 2
+    assert list(other.submitted) == [f"{queued}-2"]
+    rounds(database, ray)
+    assert list(ray.submitted) == [f"{queued}-1"], "the first one does not take it back"
+
+
+@pytest.mark.parametrize("services", [2, 3])
+def test_several_services_on_one_ray_start_each_job_once(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str, services: int
+) -> None:
+    every = [queued] + [another(database, queued) for _ in range(4)]
+
+    async def together() -> None:
+        dispatchers = [Dispatcher(database, ray, 10) for _ in range(services)]
+        async with await ray.connect() as client:
+            for _ in range(3):
+                await asyncio.gather(*(dispatcher.round(client) for dispatcher in dispatchers))
+
+    asyncio.run(together())
+    assert sorted(ray.submitted) == [f"{job}-1" for job in every]
+    assert {jobs.get(job).attempt for job in every} == {1}
+
+
+def test_an_attempt_that_was_claimed_is_not_submitted_again(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    """Its head died before it was running: the process may live on, and would have the same fencing token."""
+    rounds(database, ray)
+    silence(database, queued, 1, 0)
+    ray.statuses.clear()
+    rounds(database, ray)
+    assert jobs.get(queued).attempt == 2
+
+
+def test_a_paused_job_goes_on_after_a_restart_of_everything(
+    database: Database, jobs: JobRepository, ray: FakeRay, queued: str
+) -> None:
+    rounds(database, ray)
+    come_to(database, queued, State.RUNNING)
+    assert jobs.pause(queued).state == State.PAUSING
+    rounds(database, ray, count=2)
+    assert ray.stopped == [f"{queued}-1"]
+    job = jobs.get(queued)
+    assert (job.state, job.reason, job.losses) == (State.PAUSED, "Paused on request; resume it to go on.", 0)
+    waiting = another(database, queued)
+    new = FakeRay("new")
+    rounds(database, new)
+    assert list(new.submitted) == [f"{waiting}-1"], "a paused job takes no place"
+    jobs.resume(queued)
+    jobs.cancel(waiting)
+    rounds(database, new, count=3)
+    assert list(new.submitted) == [f"{waiting}-1", f"{queued}-2"]
 
 
 def test_submitting_what_ray_knows_is_no_error(ray: FakeRay) -> None:
@@ -169,7 +273,7 @@ def test_a_cancelled_job_is_stopped_and_then_cancelled(
 def test_a_cancelled_job_that_ray_does_not_know_is_cancelled(
     database: Database, jobs: JobRepository, ray: FakeRay, queued: str
 ) -> None:
-    jobs.start(queued)
+    jobs.start(queued, "fake")
     jobs.cancel(queued)
     rounds(database, ray)
     assert jobs.get(queued).state == State.CANCELLED
@@ -177,8 +281,8 @@ def test_a_cancelled_job_that_ray_does_not_know_is_cancelled(
 
 
 def test_an_end_that_comes_late_does_not_touch_a_newer_attempt(database: Database, jobs: JobRepository, queued: str) -> None:
-    jobs.start(queued)
-    assert jobs.lost(queued, 0, "An older attempt.") is None
+    jobs.start(queued, "fake")
+    assert jobs.lost(queued, 0, "An older attempt.", "fake") is None
     jobs.refused(queued, 0, "An older attempt.")
     assert (jobs.get(queued).state, jobs.get(queued).attempt) == (State.STARTING, 1)
 

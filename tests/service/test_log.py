@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from searchers.base import Asked, Outcome, Proposal, Told, Training
 from service.app import create_app
 from service.context import Context
-from service.database import Database
-from service.jobs.log import DatabaseLog, NotWanted
+from service.database import Database, DatabaseAway
+from service.database.tables import Attempt
+from service.jobs.log import DatabaseLog, NotWanted, _patiently
 from service.jobs.repository import JobRepository
 from service.jobs.states import State, locked, move
+from service.jobs.views import trial_view
 from service.store import Store
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 from workers.log import Artefact, JobLog, Measurement, Plan, Worker
@@ -32,7 +38,7 @@ def plan(macs: int = 1000) -> Plan:
 
 
 def started(database: Database, job_id: str) -> int:
-    job = JobRepository(database).start(job_id)
+    job = JobRepository(database).start(job_id, "fake")
     assert job is not None
     return job.attempt
 
@@ -98,6 +104,113 @@ def test_a_process_that_is_not_wanted_changes_nothing(
     with pytest.raises(NotWanted):
         write(log)
     assert snapshot(database, queued) == before
+
+
+def test_an_attempt_belongs_to_the_process_that_claimed_it(
+    log: DatabaseLog, database: Database, store: Store, queued: str
+) -> None:
+    """A head that died may have started a process for an attempt that was then submitted again to its successor."""
+    log.claim("here", 1)
+    other = DatabaseLog(database, store, queued, 1)
+    with pytest.raises(NotWanted, match="belongs to another process, here 1 "):
+        other.claim("there", 2)
+    for write in WRITES:
+        with pytest.raises(NotWanted, match="belongs to another process"):
+            write(other)
+    log.progress("mine")
+
+
+class Flaky(Database):
+    """Loses the connection at each transaction's end, once, behind its commit or before it."""
+
+    def __init__(self, url: str, committed: bool) -> None:
+        super().__init__(url)
+        self.committed = committed
+        self.lose = True
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        lost, self.lose = self.lose, not self.lose
+        with super().write() as session:
+            yield session
+            if lost and not self.committed:
+                raise DatabaseAway("gone")
+        if lost:
+            raise DatabaseAway("gone")
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_write_whose_connection_is_lost_is_made_once(
+    database_url: str, database: Database, store: Store, queued: str, committed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.jobs.log.time.sleep", lambda _: None)
+    number = started(database, queued)
+    flaky = Flaky(database_url, committed)
+    log = DatabaseLog(flaky, store, queued, number)
+    log.claim("here", 1)
+    log.running(20)
+    log.asked(Proposal(0, (1,)), plan())
+    log.started(0)
+    log.lost(0, "Its worker was lost.")
+    log.started(0)
+    log.told(0, Outcome(0.5), 1.0, WORKER)
+    log.progress("epoch 1")
+    log.finishing()
+    log.succeeded(0, DENSE, BEST, [])
+    flaky.close()
+    events, _ = JobRepository(database).events(queued, 500, None)
+    assert [event.data.get("state") or event.data["message"] for event in events] == [
+        *("starting", "running", "pending", "running", "pending", "running", "succeeded", "epoch 1", "finishing", "succeeded")
+    ]
+    trial = JobRepository(database).trial(queued, 0)
+    assert (trial.attempts, len(trial.losses), trial.told_sequence) == (2, 1, 2)
+    (attempt,) = JobRepository(database).attempts(queued)
+    assert attempt.ended_at is not None
+
+
+def test_an_outage_of_an_hour_ends_the_process(log: DatabaseLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count(step=600)
+    monkeypatch.setattr("service.jobs.log.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("service.jobs.log.time.sleep", lambda _: None)
+
+    def away() -> None:
+        raise DatabaseAway("gone")
+
+    with pytest.raises(DatabaseAway):
+        _patiently(away)
+
+
+def test_a_pausing_job_hears_what_is_finished_and_no_more(log: DatabaseLog, database: Database, queued: str) -> None:
+    log.asked(Proposal(0, (1,)), plan())
+    log.started(0)
+    JobRepository(database).pause(queued)
+    log.told(0, Outcome(0.5), 1.0, WORKER)
+    for write in (WRITES[0], *WRITES[3:5], WRITES[6]):
+        with pytest.raises(NotWanted):
+            write(log)
+    assert JobRepository(database).trial(queued, 0).state == "succeeded"
+
+
+def test_the_time_of_earlier_attempts_is_that_in_which_they_worked(
+    log: DatabaseLog, database: Database, store: Store, queued: str
+) -> None:
+    jobs = JobRepository(database)
+    for number, (began, seen) in enumerate([(0, 100), (1000, 1040)], start=1):
+        with database.write() as session:
+            attempt = session.get_one(Attempt, (queued, number))
+            attempt.searching_at, attempt.seen_at = (datetime.fromtimestamp(at, UTC) for at in (began, seen))
+        jobs.lost(queued, number, "It was lost.", "fake")
+    assert DatabaseLog(database, store, queued, 3).seconds_before() == pytest.approx(140)
+    assert log.seconds_before() == 0
+
+
+def test_lost_workers_are_told_of(log: DatabaseLog, database: Database, queued: str) -> None:
+    log.asked(Proposal(0, (1,)), plan())
+    log.started(0)
+    log.lost(0, "Its worker was lost.")
+    assert log.losses_before() == {0: 1}
+    shown = trial_view(JobRepository(database).trial(queued, 0))
+    assert (shown.state, shown.losses[0].attempt, shown.losses[0].reason) == ("pending", 1, "Its worker was lost.")
 
 
 def snapshot(database: Database, job_id: str) -> list[Any]:

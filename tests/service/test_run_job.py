@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+from hashlib import sha256
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -12,6 +15,7 @@ from service.jobs.repository import JobRepository
 from service.jobs.states import State
 from service.run_job import attempt
 from service.store import Store
+from tests.service.doubles import DATA, MODEL
 from workers.log import Artefact, JobLog, Measurement
 from workers.spec import JobSpec
 
@@ -19,16 +23,22 @@ FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=
 
 
 @pytest.fixture
-def jobs(database: Database, queued: str) -> JobRepository:
+def jobs(database: Database, store: Store, queued: str) -> JobRepository:
+    store.put([MODEL])
+    store.put([DATA])
     jobs = JobRepository(database)
-    jobs.start(queued)
+    jobs.start(queued, "fake")
     return jobs
+
+
+def not_left() -> None:
+    pytest.fail("the process was ended")
 
 
 def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         assert spec.budget.ratio == 0.5
-        assert (model, data) == (store.path("a" * 64), store.path("b" * 64))
+        assert (model.read_bytes(), data.read_bytes()) == (MODEL, DATA)
         assert list(workdir.iterdir()) == []
         networks.mkdir()
         log.running(3)
@@ -36,7 +46,7 @@ def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRe
         log.finishing()
         log.succeeded(0, FIGURES, FIGURES, [Artefact("pt2", workdir / "net")])
 
-    assert attempt(queued, 1, database, store, tmp_path, work) == 0
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0
     assert jobs.get(queued).state == State.SUCCEEDED
     (kept,) = jobs.checkpoints(queued)
     assert store.path(kept.sha256).read_bytes() == b"net"
@@ -61,7 +71,7 @@ def test_a_job_that_fails_says_why(
         log.running(3)
         raise error
 
-    assert attempt(queued, 1, database, store, tmp_path, work) == 1
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 1
     assert (jobs.get(queued).state, jobs.get(queued).reason) == (State.FAILED, reason)
     assert list((tmp_path / "jobs").iterdir()) == []
 
@@ -74,7 +84,7 @@ def test_a_process_whose_job_was_cancelled_leaves_it_so(
         jobs.cancel(queued)
         raise RuntimeError("stopped half-way")
 
-    assert attempt(queued, 1, database, store, tmp_path, work) == 1
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 1
     assert jobs.get(queued).state == State.CANCELLING
 
 
@@ -87,6 +97,72 @@ def test_an_attempt_that_was_replaced_does_no_work(
 
     left = tmp_path / "jobs" / queued / "networks"  # by the attempt that goes on
     left.mkdir(parents=True)
-    assert attempt(queued, 0, database, store, tmp_path, work) == 1
+    assert attempt(queued, 0, database, store, tmp_path, work, not_left) == 1
     assert jobs.get(queued).state == State.STARTING
     assert list((tmp_path / "jobs" / queued).iterdir()) == [left]
+
+
+def test_a_process_leaves_when_its_job_does_not_want_it(
+    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.heartbeat.LOOK_SECONDS", 0.001)
+    left = Event()
+
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
+        log.running(3)
+        jobs.pause(queued)
+        assert left.wait(60), "while the work goes on and writes nothing"
+
+    assert attempt(queued, 1, database, store, tmp_path, work, left.set) == 0
+
+
+def test_the_lease_is_kept_while_nothing_is_written(
+    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.heartbeat.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("service.heartbeat.BEAT_SECONDS", 0.0)
+
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
+        log.running(3)
+        (before,) = jobs.attempts(queued)
+        while jobs.attempts(queued)[0].seen_at == before.seen_at:
+            pass
+
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0
+
+
+def test_what_a_killed_attempt_left_is_cleared_away(
+    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "jobs" / queued
+    (folder / "attempt-1").mkdir(parents=True)
+    (folder / "networks").mkdir()
+    jobs.lost(queued, 1, "It was killed.", "fake")
+
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
+        assert sorted(path.name for path in folder.iterdir()) == ["attempt-2", "networks"]
+
+    assert attempt(queued, 2, database, store, tmp_path, work, not_left) == 0
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone"])
+def test_a_job_whose_file_is_damaged_says_so(
+    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, harm: str
+) -> None:
+    path = store.path(sha256(DATA).hexdigest())
+    path.write_bytes(b"other bytes") if harm == "changed" else path.unlink()
+    assert attempt(queued, 1, database, store, tmp_path, lambda *_: pytest.fail("it was used"), not_left) == 1
+    assert "upload it again" in (jobs.get(queued).reason or "")
+
+
+def test_a_full_disk_is_the_reason(database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path) -> None:
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
+        log.running(3)
+        raise OSError(errno.ENOSPC, "No space left on device", str(workdir))
+
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 1
+    job = jobs.get(queued)
+    assert (job.state, job.reason) == (
+        State.FAILED,
+        "The disk of the job's files is full; free some space and submit the job again.",
+    )

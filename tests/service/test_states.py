@@ -90,7 +90,8 @@ def test_trials_of_a_process_that_is_gone_do_not_run(database: Database, queued:
         session.add(Trial(job_id=queued, number=0, state="running", **trial))
         session.add(Trial(job_id=queued, number=1, state="succeeded", **trial))
         session.flush()
-        move(session, locked(session, queued), State.CANCELLED)
+        for state in (State.STARTING, State.CANCELLING, State.CANCELLED):
+            move(session, locked(session, queued), state)
     with database.read() as session:
         assert session.scalars(select(Trial.state).order_by(Trial.number)).all() == ["pending", "succeeded"]
 

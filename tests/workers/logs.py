@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from searchers.base import Asked, Outcome, Proposal, Record, Told
@@ -21,6 +22,8 @@ class ListLog:
     messages: list[str] = field(default_factory=list)
     planned: int = 0
     earlier_seconds: float = 0.0
+    losses: list[tuple[int, str]] = field(default_factory=list)
+    stop: bool = False
     trial: int | None = None
     baseline: Measurement | None = None
     best: Measurement | None = None
@@ -32,6 +35,12 @@ class ListLog:
     def seconds_before(self) -> float:
         return self.earlier_seconds
 
+    def losses_before(self) -> Mapping[int, int]:
+        return Counter(number for number, _ in self.losses)
+
+    def stopping(self) -> bool:
+        return self.stop
+
     def running(self, planned_trials: int) -> None:
         self.phases.append("running")
         self.planned = planned_trials
@@ -42,6 +51,9 @@ class ListLog:
 
     def started(self, proposal_id: int) -> None:
         self.began.append(proposal_id)
+
+    def lost(self, proposal_id: int, reason: str) -> None:
+        self.losses.append((proposal_id, reason))
 
     def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
         self.entries.append(Told(proposal_id, outcome))

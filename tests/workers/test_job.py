@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -178,6 +181,55 @@ def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path
     with pytest.raises(JobFailed, match="within the budget"):
         run_job(cut_short, *files, tmp_path, tmp_path / "networks", log)
     assert "succeeded" not in log.phases
+
+
+class Killing(ListLog):
+    """Kills a trial's process, once, when its second trial has begun."""
+
+    def started(self, proposal_id: int) -> None:
+        super().started(proposal_id)
+        if len(self.workers) >= 2 and not self.losses and (worker := self.workers[0]) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_trial_whose_process_is_killed_runs_again(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = Killing()
+    job = spec(searcher={"name": "random"}, limits={"max_trials": 6})
+    run_job(job, *files, tmp_path, tmp_path / "networks", log)
+    ((lost, _),) = log.losses
+    assert log.began.count(lost) == 2
+    told = [entry for entry in log.entries if isinstance(entry, Told)]
+    assert sorted(entry.proposal_id for entry in told) == list(range(6))
+    assert all(entry.outcome.score is not None for entry in told)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_job_that_is_asked_to_stop_keeps_its_best(files: tuple[Path, Path], tmp_path: Path) -> None:
+    class Stopping(ListLog):
+        def stopping(self) -> bool:
+            return len(self.workers) >= 3
+
+    log = Stopping()
+    run_job(spec(searcher={"name": "random"}), *files, tmp_path, tmp_path / "networks", log)
+    assert log.phases == ["running", "finishing", "succeeded"]
+    told = [entry for entry in log.entries if isinstance(entry, Told)]
+    assert len(told) == len(log.plans), "what ran was heard"
+    assert 3 <= len(told) <= 5
+    assert log.trial == max(told, key=lambda entry: (entry.outcome.score, -entry.proposal_id)).proposal_id
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_hopeless_job_fails_with_what_its_trials_said(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    job = spec(searcher={"name": "random"}, pruner={"name": "apoz"}, limits={"max_trials": 6, "max_failed_trials": 2})
+    wrong = tmp_path / "wrong.npz"
+    arrays = dict(np.load(files[1]))
+    np.savez(wrong, **{**arrays, "x_train": np.full_like(arrays["x_train"], np.nan)})
+    with pytest.raises(JobFailed, match=r"trials failed \(limits.max_failed_trials\), the last with: "):
+        run_job(job, files[0], wrong, tmp_path, tmp_path / "networks", log)
+    assert log.phases == ["running"]
 
 
 def test_an_impossible_job_is_refused_before_any_trial(files: tuple[Path, Path], tmp_path: Path) -> None:

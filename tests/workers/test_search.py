@@ -12,7 +12,7 @@ from searchers.base import Done, Outcome, Proposal, Searcher, Wait
 from searchers.space import Budget, Group, SearchSpace
 from tests.workers.logs import ListLog
 from workers.log import Plan
-from workers.search import RecordedSearch
+from workers.search import LOST_WORKER_RETRIES, RecordedSearch
 from workers.spec import Limits
 
 
@@ -85,16 +85,72 @@ def test_the_time_of_earlier_attempts_counts(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(search.ask(), Done)
 
 
-def test_lost_workers_and_failures_are_outcomes() -> None:
+def failure(proposal: Proposal) -> dict[str, object]:
+    return {**result(proposal.widths), "score": None, "error": "Out of memory."}
+
+
+def asked(search: RecordedSearch) -> Proposal:
+    answer = search.ask()
+    assert isinstance(answer, Proposal)
+    return answer
+
+
+def test_a_trial_that_fails_is_not_tried_again() -> None:
     log = ListLog()
     search = RecordedSearch(searcher(), log, describe, Limits(max_trials=40))
-    first, second = search.ask(), search.ask()
-    assert isinstance(first, Proposal)
-    assert isinstance(second, Proposal)
+    first = asked(search)
+    search.tell(first.id, failure(first))
+    assert search.outcomes[first.id].error == "Out of memory."
+    assert asked(search) != first
+    assert log.losses == []
+
+
+@pytest.mark.parametrize("attempts", [1, 2], ids=["one attempt", "counted over attempts"])
+def test_a_trial_whose_worker_is_lost_is_tried_three_times_more(attempts: int) -> None:
+    log = ListLog()
+    search = RecordedSearch(searcher(), log, describe, Limits(max_trials=40))
+    first = asked(search)
+    for number in range(LOST_WORKER_RETRIES):
+        search.tell(first.id, None)
+        assert first.id not in search.outcomes
+        if attempts == 2 and number == 1:
+            search = RecordedSearch(searcher(), log, describe, Limits(max_trials=40))
+        assert asked(search) == first
     search.tell(first.id, None)
-    search.tell(second.id, {**result(second.widths), "score": None, "error": "Out of memory."})
-    assert search.outcomes[first.id] == Outcome(None, error="The worker was lost; see the job's log.")
-    assert search.outcomes[second.id].error == "Out of memory."
+    assert search.outcomes[first.id] == Outcome(None, error="Its worker was lost 4 times; see the job's log.")
+    assert log.losses == [(first.id, "Its worker was lost.")] * LOST_WORKER_RETRIES
+    assert asked(search) != first
+
+
+def test_a_lost_trial_comes_again_though_it_was_the_last() -> None:
+    search = RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=1))
+    last = asked(search)
+    assert isinstance(search.ask(), Wait), "it may be lost"
+    search.tell(last.id, None)
+    assert asked(search) == last
+    search.tell(last.id, result(last.widths))
+    assert isinstance(search.ask(), Done)
+
+
+def test_a_hopeless_search_ends() -> None:
+    search = RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=40, max_failed_trials=2))
+    first, second, third = asked(search), asked(search), asked(search)
+    search.tell(first.id, failure(first))
+    assert not search.hopeless
+    search.tell(second.id, result(second.widths))
+    search.tell(third.id, failure(third))
+    assert search.hopeless
+    assert isinstance(search.ask(), Done)
+
+
+def test_a_search_that_is_to_stop_hears_what_runs_and_asks_for_no_more() -> None:
+    log = ListLog()
+    search = RecordedSearch(searcher(), log, describe, Limits(max_trials=40))
+    running = asked(search)
+    log.stop = True
+    assert isinstance(search.ask(), Done)
+    search.tell(running.id, result(running.widths))
+    assert search.best(lambda widths: True) == running
 
 
 def test_networks_are_wanted_while_they_may_be_parents_or_are_the_best() -> None:

@@ -7,6 +7,9 @@ its time whatever their widths. So whole shrunk networks are timed too, and
     latency = overhead + scale · sum of layers
 
 is fitted to them. How far off predictions still are is measured likewise, and worth reading before use.
+
+As a cost of a search, a latency has to rise with every width. Measured times do not quite: what a wider layer takes less is
+noise, or a faster kernel, and the narrower one is taken to be as slow.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from pruners.cost import Term
+from pruners.cost import CostModel, Polynomial, Term
 from pruners.graph.costs import Forms, Width
 from pruners.graph.groups import Coupling
 from pruners.graph.shapes import BATCH, infer_shapes
@@ -32,6 +35,14 @@ from pruners.latency import Latency, measure_latency
 GRID = (0.0, 0.25, 0.5, 1.0)  # shares of a weight's two widths; all points of a layer together hold it three times over
 CALIBRATION = (1.0, 0.75, 0.5, 0.25)  # keep fractions of the whole networks, the same in every group ...
 _MIXED, _LEAST = 4, 0.2  # ... and this many with fractions that differ, drawn from the least to 1
+
+LATENCY = "latency_ns"
+"""The metric of a ``LatencyCost``."""
+
+_NANOSECONDS = 10**6  # in a millisecond
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 Measure = Callable[[Sequence[tuple[nn.Module, Tensor]]], Sequence[Latency]]
 """Times networks on their inputs, as ``pruners.latency.measure_latency`` does."""
@@ -78,18 +89,25 @@ class LatencyTable:
         self.entries: dict[LayerKey, float] = {}
         self._coupling = coupling
         self._divisors = np.array([group.divisor for group in coupling.prunable], dtype=np.int64)
-        self._layers = [(layer, self._times(layer, measure)) for layer in _layers(module, coupling, example)]
+        layers = _layers(module, coupling, example)
+        self._grid = _Grid(layers, [self._times(layer, measure) for layer in layers], len(coupling.prunable))
         self.scale, self.overhead, self.error = self._calibrated(module, example, measure)
 
     def predict(self, widths: Sequence[int]) -> float:
         """Milliseconds of one forward pass at these widths of the prunable groups."""
+        return float(self._milliseconds(np.asarray(widths, dtype=np.int64)))
+
+    def cost(self) -> CostModel:
+        """Whole nanoseconds of any widths, as a cost of the metric ``LATENCY`` that a search can be bounded by."""
+        return LatencyCost(self._divisors.tolist(), self._milliseconds)
+
+    def _milliseconds(self, widths: Integers) -> Floats:
         return self.overhead + self.scale * self._sum(widths)
 
-    def _sum(self, widths: Sequence[int]) -> float:
-        classes = np.asarray(widths, dtype=np.int64) // self._divisors
-        return sum(layer.interpolate(times, classes) for layer, times in self._layers)
+    def _sum(self, widths: Integers) -> Floats:
+        return self._grid(widths // self._divisors)
 
-    def _times(self, layer: _Layer, measure: Measure) -> NDArray[np.float64]:
+    def _times(self, layer: _Layer, measure: Measure) -> Floats:
         """Milliseconds at the layer's grid, those not yet known measured in turns."""
         parts = [[layer.cut(first, second) for second in layer.axes[1]] for first in layer.axes[0]]
         new = {key: part for row in parts for part in row if (key := layer.key(part)) not in self.entries}
@@ -103,7 +121,7 @@ class LatencyTable:
         cuts = [[np.arange(width // divisor) for width, divisor in zip(plan, self._divisors, strict=True)] for plan in plans]
         measured = measure([(shrink(module, self._coupling, keep), example) for keep in cuts])
         whole = np.array([latency.median_ms for latency in measured])
-        sums = np.array([self._sum(plan) for plan in plans])
+        sums = self._sum(np.array(plans))
         errors: list[float] = []
         for place, (total, actual) in enumerate(zip(sums, whole, strict=True)):
             scale, overhead = _fit(np.delete(sums, place), np.delete(whole, place))
@@ -175,11 +193,60 @@ class _Layer:
             outputs=outputs,
         )
 
-    def interpolate(self, times: NDArray[np.float64], classes: NDArray[np.int64]) -> float:
-        """Milliseconds, linear in both widths between measured ones."""
-        first, second = (sum(term(classes) for term in width) for width in self.widths)
-        rows = [float(np.interp(second, self.axes[1], row)) for row in times]
-        return float(np.interp(first, self.axes[0], rows))
+
+class _Grid:
+    """The times of all layers, interpolated for many plans at once.
+
+    Args:
+        layers: of the network.
+        times: milliseconds of each, by its two axes.
+        groups: of the network that vary.
+    """
+
+    def __init__(self, layers: Sequence[_Layer], times: Sequence[Floats], groups: int) -> None:
+        points = max(2, *(len(axis) for layer in layers for axis in layer.axes))
+        self._widths = [[Polynomial(layer.widths[side], groups) for layer in layers] for side in (0, 1)]
+        self._axes = [np.array([_longer(layer.axes[side], points) for layer in layers], dtype=np.float64) for side in (0, 1)]
+        rising = [np.maximum.accumulate(np.maximum.accumulate(each, 0), 1) for each in times]
+        self._times = np.stack([np.pad(each, [(0, points - size) for size in each.shape], "edge") for each in rising])
+
+    def __call__(self, classes: Integers) -> Floats:
+        """The sum over all layers ``[...]`` at ``classes`` ``[..., groups]``, linear in both widths between measured ones."""
+        (row, down), (column, right) = (self._place(side, classes) for side in (0, 1))
+        layer = np.arange(len(self._times))
+        above, below = (
+            (1 - right) * self._times[layer, row + more, column] + right * self._times[layer, row + more, column + 1]
+            for more in (0, 1)
+        )
+        total: Floats = ((1 - down) * above + down * below).sum(-1)
+        return total
+
+    def _place(self, side: int, classes: Integers) -> tuple[Integers, Floats]:
+        """By layer the point of an axis below a width, and how much of the way to the next the width is."""
+        axes, layer = self._axes[side], np.arange(len(self._times))
+        width = np.stack([polynomial(classes) for polynomial in self._widths[side]], -1)
+        width = width.clip(axes[:, 0], None)
+        point = (width[..., None] >= axes[:, 1:-1]).sum(-1)
+        share = (width - axes[layer, point]) / (axes[layer, point + 1] - axes[layer, point])
+        return point, share
+
+
+class LatencyCost(CostModel):
+    """Nanoseconds by the widths of a network's groups; it has no gradient.
+
+    Args:
+        divisors: see ``CostModel``.
+        milliseconds: of many plans ``[..., groups]`` at once.
+    """
+
+    def __init__(self, divisors: Sequence[int], milliseconds: Callable[[Integers], Floats]) -> None:
+        super().__init__(divisors, {})
+        self._milliseconds = milliseconds
+
+    def batch(self, metric: str, widths: Integers) -> Integers:
+        if metric != LATENCY:
+            raise KeyError(metric)
+        return np.rint(_NANOSECONDS * self._milliseconds(widths)).astype(np.int64)
 
 
 def _layers(module: fx.GraphModule, coupling: Coupling, example: Tensor) -> list[_Layer]:
@@ -210,7 +277,12 @@ def _fit(sums: NDArray[np.float64], whole: NDArray[np.float64]) -> tuple[float, 
     """Scale and overhead with the least squared relative error."""
     system = np.stack([sums / whole, 1 / whole], axis=1)
     scale, overhead = np.linalg.lstsq(system, np.ones(len(whole)))[0]
-    return float(scale), float(overhead)
+    return max(0.0, float(scale)), float(overhead)
+
+
+def _longer(axis: Sequence[int], points: int) -> list[int]:
+    """An axis of so many points; widths never come to those that are added."""
+    return [*axis, *range(axis[-1] + 1, axis[-1] + 1 + points - len(axis))]
 
 
 def _axis(dense: int, width: Width, step: int) -> list[int]:

@@ -42,8 +42,9 @@ class SearchPruner(Masked):
         experiment_data_dir: a folder, made if need be, for ``search_history.csv``, ``search_history.json``,
             ``search_result.json`` and ``best_masks.pth``; ``None`` writes nothing.
         dummy_input: an example ``[batch, …]``, or a tuple of them; needed unless ``base_algo`` is ``level``.
-        metric: what ``sparsity`` is a share of: ``weights`` of the selected layers (NNI's), or ``macs``, ``params`` or
-            ``size_bytes`` of the whole network.
+        metric: what ``sparsity`` is a share of: ``weights`` of the selected layers (NNI's), or ``macs``, ``params``,
+            ``size_bytes`` or ``latency_ns`` of the whole network, the last as a table of its layers, which is measured first,
+            foretells it for ``dummy_input`` on one thread of this CPU (``pruners.latency_table``).
         seed: every random choice of the search derives from it.
 
     Attributes:

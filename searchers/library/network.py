@@ -29,6 +29,7 @@ from pruners.graph.check import traced
 from pruners.graph.costs import Forms
 from pruners.graph.groups import Group as Channels
 from pruners.importance import choose, group_scores
+from pruners.latency_table import LATENCY, LatencyTable
 from pruners.library.ranking import kept
 from pruners.masking import PARTS, remove_masks, set_masks
 from pruners.speedup import as_graph
@@ -36,7 +37,7 @@ from searchers.space import Budget, Group, SearchSpace, Widths
 
 WEIGHTS = "weights"
 """The metric that NNI's sparsities are about: weights of the selected layers, biases aside, after removal."""
-METRICS = (WEIGHTS, "macs", "params", "size_bytes")
+METRICS = (WEIGHTS, "macs", "params", "size_bytes", LATENCY)
 
 LEVEL = "level"
 CRITERIA: Mapping[str, Criterion] = {"l1": L1Filter(), "l2": L2Filter(), "fpgm": FPGM(), "lamp": LAMP(), "random": Random()}
@@ -154,7 +155,7 @@ class ChannelNetwork(Network):
         ]
         if not any(group.minimum < group.width for group in groups):
             raise InvalidInput("config_list", None, f"selects no channels that can be removed: {self._why_none(model, layers)}")
-        super().__init__(model, groups, self._costs(metric), metric)
+        super().__init__(model, groups, self._costs(metric, dummy_input), metric)
 
     def kept(self, widths: Widths) -> Kept:
         with torch.no_grad():
@@ -176,7 +177,11 @@ class ChannelNetwork(Network):
         shares = self.coupling.layer_widths(widths)
         return {layer: 1 - shares[layer][0] / shares[layer][1] for layer in self._layers if layer in shares}
 
-    def _costs(self, metric: str) -> CostModel:
+    def _costs(self, metric: str, dummy_input: Inputs) -> CostModel:
+        if metric == LATENCY:
+            if not isinstance(dummy_input, Tensor):
+                raise InvalidInput("metric", metric, "is for networks that take one tensor; use macs")
+            return LatencyTable(self._module, self.coupling, dummy_input.cpu()).cost()
         if metric != WEIGHTS:
             return self.coupling.cost
         groups = self.coupling.prunable

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from pruners.graph.groups import Coupling
 from pruners.graph.trace import trace
 from pruners.latency import Latency
-from pruners.latency_table import LatencyTable
+from pruners.latency_table import LATENCY, LatencyTable
 from tests.exporting import count_macs, load
 from tests.networks import VGG16BN, CifarResNet, MobileNetV2, SplitJoin, randomise
 
@@ -110,3 +110,29 @@ def test_a_table_that_does_not_fit_says_so(tmp_path: Path) -> None:
 
     module = load(randomise(CifarResNet(8)), (3, 8, 8), tmp_path / "model.pt2")
     assert LatencyTable(module, trace(module), torch.zeros(1, 3, 8, 8), Fickle()).error > 0.3
+
+
+def test_as_a_cost_it_rises_with_every_width_whatever_was_measured(tmp_path: Path) -> None:
+    """A clock that is right up to a factor of two."""
+
+    class Noisy(Clock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.noise = np.random.default_rng(0)
+
+        def _milliseconds(self, module: nn.Module, example: Tensor) -> float:
+            return super()._milliseconds(module, example) * float(self.noise.uniform(0.5, 1))
+
+    module = load(randomise(CifarResNet(20)), (3, 8, 8), tmp_path / "model.pt2")
+    coupling = trace(module)
+    table = LatencyTable(module, coupling, torch.zeros(1, 3, 8, 8), Noisy())
+    cost, random = table.cost(), np.random.default_rng(0)
+    dense = np.array([group.width for group in coupling.prunable])
+    plans = random.integers(1, dense + 1, (50, len(dense)))
+    costs = cost.batch(LATENCY, plans)
+    assert costs.tolist() == [cost(LATENCY, plan) for plan in plans]
+    assert costs == pytest.approx([1e6 * table.predict(plan) for plan in plans.tolist()], abs=1)
+    wider = np.minimum(dense, plans + random.integers(0, 3, plans.shape))
+    assert (cost.batch(LATENCY, wider) >= costs).all()
+    with pytest.raises(KeyError):
+        cost("macs", dense)

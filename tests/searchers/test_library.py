@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,8 +18,11 @@ from torch.nn import functional as F
 
 from pruners import ModelSpeedup
 from pruners.errors import InvalidInput
+from pruners.latency import Latency
+from pruners.latency_table import LatencyTable
 from searchers import AMCPruner, AutoCompressPruner, NetAdaptPruner, SensitivityPruner, SimulatedAnnealingPruner
 from searchers.library.history import read_probes
+from tests.exporting import count_macs
 from tests.networks import randomise
 
 CONVOLUTIONS = [{"sparsity": 0.5, "op_types": ["Conv2d"]}]
@@ -146,9 +150,16 @@ def test_what_is_masked_is_removed_for_real_and_meets_the_budget(make: Callable[
     assert weights(again) == weights(small)
 
 
+def clock(networks: Sequence[tuple[nn.Module, Tensor]]) -> list[Latency]:
+    """A machine on which every MAC takes a microsecond, and nothing else takes any time."""
+    return [Latency(1e-3 * count_macs(module, tuple(x.shape[1:])), 0.0) for module, x in networks]
+
+
+@pytest.mark.parametrize("metric", ["macs", "latency_ns"])
 @pytest.mark.parametrize("make", BY_SPARSITY)
-def test_macs_can_be_what_is_shared_out(make: Callable[..., Any]) -> None:
-    pruner = make(network(), metric="macs")
+def test_another_cost_can_be_what_is_shared_out(make: Callable[..., Any], metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchers.library.network.LatencyTable", partial(LatencyTable, measure=clock))
+    pruner = make(network(), metric=metric)
     pruner.compress()
     network_ = pruner.network
     costs = [network_.cost(trial.widths) for trial in pruner.history.trials]

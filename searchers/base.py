@@ -19,15 +19,15 @@ from searchers.space import SearchSpace, Widths
 
 @dataclass(frozen=True)
 class Training:
-    """A schedule that a trial trains by, in place of a bare cut.
+    """How a trial trains, in place of a bare cut.
 
     Attributes:
-        schedule: its name among the pruners that train, such as ``admm``.
+        schedule: that it trains by for the cut, its name among the pruners such as ``admm``; ``None``: it cuts at once.
         params: its parameters, by name.
         retrain: epochs of training that follow the cut.
     """
 
-    schedule: str
+    schedule: str | None
     params: tuple[tuple[str, int | float | str], ...] = ()
     retrain: int = 0
 
@@ -43,7 +43,7 @@ class Proposal:
         parent: the proposal whose resulting network, weights and all, this one is cut from; it was told, with a score,
             and is as wide or wider in every group. ``None``: the dense network. Parents never go back: a proposal names none
             that is older than the last one that was named.
-        training: how the cut is reached; ``None``: at once.
+        training: how the cut is reached and what follows it; ``None``: at once, and nothing.
     """
 
     id: int

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,7 +164,9 @@ class Evaluator:
         for group, width in zip(source.coupling.prunable, widths, strict=True):
             if width > group.width:
                 raise ValueError(f"{group.name} has {group.width} channels left and cannot keep {width}")
-        schedule = self.schedule if training is None else parse_schedule(training)
+        schedule = self.schedule
+        if training is not None:
+            schedule = None if training.schedule is None else parse_schedule(training.schedule, training.params)
         module, coupling, steps = source.pruned.network, source.coupling, source.pruned.steps
         if schedule is None:
             keep = choose(coupling, source.scores, widths)
@@ -259,14 +262,14 @@ def make_schedule(spec: JobSpec) -> Schedule | None:
         return None
     check_schedule(spec)
     try:
-        return parse_schedule(Training(spec.pruner.name, tuple(spec.pruner.params.items())))
+        return parse_schedule(spec.pruner.name, tuple(spec.pruner.params.items()))
     except ValidationError as error:
         raise refusal(error.errors(), "pruner.params") from error
 
 
-def parse_schedule(training: Training) -> Schedule:
-    """The schedule that is named there; pydantic's ``ValidationError`` names a parameter that it does not take."""
-    return SCHEDULES[training.schedule].model_validate(dict(training.params))
+def parse_schedule(name: str, params: Sequence[tuple[str, Any]]) -> Schedule:
+    """The schedule of that name; pydantic's ``ValidationError`` names a parameter that it does not take."""
+    return SCHEDULES[name].model_validate(dict(params))
 
 
 def make_criterion(spec: JobSpec) -> Criterion:

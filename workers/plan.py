@@ -15,11 +15,16 @@ from pruners.cost import CostModel
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
 from searchers.base import Searcher, parse_params
+from searchers.finals import Finals
 from searchers.space import Budget, Group, SearchSpace
 from workers.spec import JobSpec, LayerRule
 
 RUNS_SCHEDULES = "fixed"
 """The searcher whose one trial may be a training."""
+
+_FINALISTS = 4  # the best of a search are much alike, and a fifth one hardly ever wins
+_FEWEST_TRIALS = 40  # of a search with finalists, unless they are asked for
+_FINAL_EPOCHS = 1
 
 EVERY_TYPE = "default"
 """In ``op_types``: every layer type (NNI's word for it)."""
@@ -104,10 +109,30 @@ def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
         params = parse_params(searcher, spec.searcher.params)
     except ValidationError as error:
         raise refusal(error.errors(), "searcher.params") from error
-    made = searcher(space, params, spec.seed, spec.limits.max_trials)
-    if spec.recovery.short_steps:
-        made.expect_training()
-    return made
+
+    def made(max_trials: int) -> Searcher:
+        search = searcher(space, params, spec.seed, max_trials)
+        if spec.recovery.short_steps:
+            search.expect_training()
+        return search
+
+    search, trials, finalists = made(spec.limits.max_trials), spec.limits.max_trials, spec.recovery.finalists
+    if finalists is None:
+        suits = spec.recovery.final_epochs and not search.names_parents and search.planned_trials > 1
+        finalists = _FINALISTS if suits and trials >= _FEWEST_TRIALS else 0
+    elif finalists and search.names_parents:
+        problem = f"does not go with {spec.searcher.name} here, whose trials start from each other's networks; leave it out"
+        raise InvalidInput("recovery.finalists", finalists, problem)
+    if not finalists:
+        return search
+    try:
+        if finalists < trials:
+            return Finals(made(trials - finalists), finalists, _FINAL_EPOCHS)
+    except InvalidInput:
+        if spec.recovery.finalists is None:
+            return search
+    problem = f"leaves {spec.searcher.name} too few of limits.max_trials {trials}; state fewer, or allow more trials"
+    raise InvalidInput("recovery.finalists", finalists, problem)
 
 
 def selected_groups(inspection_groups: Sequence[Mapping[str, Any]], rules: Sequence[LayerRule]) -> set[str]:

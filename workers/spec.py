@@ -89,6 +89,12 @@ class Recovery(Strict):
         "not where a schedule has trained the network for the cut.",
     )
     final_epochs: int = Field(0, ge=0, description="Epochs of fine-tuning of the winner.")
+    finalists: int | None = Field(
+        None,
+        ge=0,
+        description="Plans that scored highest, each trained for an epoch before the winner is chosen among them. They count "
+        "as trials. null: 4 if final_epochs is set and max_trials is 40 or more, otherwise none.",
+    )
     distill: bool = Field(True, description="Train towards the dense network's outputs, not the labels alone.")
 
 

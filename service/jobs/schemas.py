@@ -198,9 +198,9 @@ class WorkerView(BaseModel):
 
 
 class TrainingView(BaseModel):
-    """A schedule that a trial trains by."""
+    """How a trial trains."""
 
-    schedule: str = Field(examples=["admm"])
+    schedule: str | None = Field(examples=["admm"], description="That it trains by for the cut; null: it cuts at once.")
     params: dict[str, Any]
     retrain: int = Field(description="Epochs of training behind the cut.")
 
@@ -220,7 +220,7 @@ class TrialView(BaseModel):
     state: str = Field(examples=["succeeded"], description="pending, running, succeeded or failed")
     note: str = Field(description="Why the searcher proposed it.")
     parent: int | None = Field(description="The trial whose network this one started from; null: the dense network.")
-    training: TrainingView | None = Field(description="The schedule that the network was trained by; null: cut at once.")
+    training: TrainingView | None = Field(description="null: cut at once, and not trained.")
     proposal: ProposalView
     outcome: OutcomeView | None = Field(description="null: not finished.")
     started_at: datetime | None

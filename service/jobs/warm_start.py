@@ -58,8 +58,9 @@ def _difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str 
         return "searched other widths (pruner.config_list or round_to)"
     if (earlier.pruner.name, earlier.pruner.params) != (spec.pruner.name, spec.pruner.params):
         return f"has another pruner, {earlier.pruner.name} with {earlier.pruner.params}"
-    if earlier.recovery.model_copy(update={"final_epochs": spec.recovery.final_epochs}) != spec.recovery:
-        return "has another recovery (final_epochs may differ)"
+    later = {name: getattr(spec.recovery, name) for name in ("final_epochs", "finalists")}
+    if earlier.recovery.model_copy(update=later) != spec.recovery:
+        return "has another recovery (final_epochs and finalists may differ)"
     return f"held out other images, by its seed {earlier.seed}" if earlier.seed != spec.seed else None
 
 

@@ -132,7 +132,7 @@ def test_what_was_given_is_given_on(api: TestClient, job_json: dict[str, Any], e
         ({"pruner": {"name": "apoz"}}, "has another pruner, l1 with {}, so that"),
         ({"pruner": {"round_to": 2}}, "searched other widths (pruner.config_list or round_to), so that"),
         ({"pruner": {"config_list": [{"op_types": ["Conv2d"]}]}}, "searched other widths"),
-        ({"recovery": {"batchnorm_images": 64}}, "has another recovery (final_epochs may differ), so that"),
+        ({"recovery": {"batchnorm_images": 64}}, "has another recovery (final_epochs and finalists may differ), so that"),
         ({"model": b'{"macs": 3}'}, "pruned another model, model-"),
         ({"dataset": b'{"classes": 9}'}, "was scored on another data set, dataset-"),
     ],

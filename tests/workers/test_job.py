@@ -122,6 +122,19 @@ def test_a_trial_that_trains_hands_over_what_it_trained(files: tuple[Path, Path]
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_winner_is_chosen_among_finalists_that_were_trained_and_trained_on(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log = ListLog()
+    asked = spec(recovery={"final_epochs": 1, "finalists": 2}, limits={"max_trials": 12})
+    run_job(asked, *files, tmp_path, tmp_path / "networks", log)
+    proposals = [entry.proposal for entry in log.entries if isinstance(entry, Asked)]
+    told = {entry.proposal_id: entry.outcome.score for entry in log.entries if isinstance(entry, Told)}
+    assert [proposal.training is not None for proposal in proposals] == [False] * 10 + [True] * 2
+    assert log.trial in (10, 11), "an epoch of training is worth more than anything that a search finds in so few trials"
+    assert told[log.trial] == max(score for score in told.values() if score is not None)
+    assert log.messages == ["Fine-tuning: epoch 1 of 1, loss " + log.messages[0].split()[-1]]
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_job_that_trains_shrinks_and_goes_on_from_there(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     params = {"rounds": 2, "admm_iterations": 2, "retrain_epochs": 1}

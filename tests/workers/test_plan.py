@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from pruners.cost import CostModel, Linear, Polynomial, Term
 from pruners.errors import InvalidInput
+from searchers.base import Searcher
+from searchers.finals import Finals
 from workers.plan import check_schedule, check_scored, make_searcher, make_space, refusal, selected_groups
 from workers.spec import JobSpec, LayerRule
 
@@ -110,3 +112,46 @@ def test_scores_reach_the_space_and_a_schedule_has_none_to_rank() -> None:
     schedule = JobSpec.model_validate({"budget": {"ratio": 0.5}, "searcher": searcher, "pruner": {"name": "agp"}})
     with pytest.raises(InvalidInput, match=r"^searcher\.params\.ranking 'global' needs scores before anything is trained"):
         check_schedule(schedule)
+
+
+def search_of(name: str, trials: int = 50, **recovery: object) -> Searcher:
+    spec = JobSpec.model_validate(
+        {"budget": {"ratio": 0.5}, "searcher": {"name": name}, "limits": {"max_trials": trials}, "recovery": recovery}
+    )
+    return make_searcher(make_space(GROUPS, cost(), spec), spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "recovery", "has"),
+    [
+        ("auto", 50, {}, False),
+        ("auto", 50, {"final_epochs": 5}, True),
+        ("netadapt", 50, {"final_epochs": 5}, True),
+        ("netadapt", 50, {"final_epochs": 5, "short_steps": 5}, False),  # trials start from each other's networks
+        ("autocompress", 50, {"final_epochs": 5}, False),
+        ("fixed", 50, {"final_epochs": 5}, False),  # one plan
+        ("auto", 39, {"final_epochs": 5}, False),
+        ("auto", 10, {"finalists": 3}, True),
+        ("auto", 50, {"final_epochs": 5, "finalists": 0}, False),
+    ],
+)
+def test_a_search_whose_winner_is_trained_ends_with_a_final(
+    name: str, trials: int, recovery: dict[str, Any], has: bool
+) -> None:
+    search = search_of(name, trials, **recovery)
+    assert isinstance(search, Finals) == has
+    assert search.planned_trials <= trials
+
+
+@pytest.mark.parametrize(
+    ("name", "finalists", "sentence"),
+    [
+        ("autocompress", 2, "recovery.finalists 2 does not go with autocompress here, whose trials start from each other's"),
+        ("auto", 50, "recovery.finalists 50 leaves auto too few of limits.max_trials 50; state fewer, or allow more trials."),
+        ("netadapt", 48, "recovery.finalists 48 leaves netadapt too few of limits.max_trials 50"),
+    ],
+)
+def test_a_final_that_leaves_no_search_is_refused(name: str, finalists: int, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        search_of(name, finalists=finalists)
+    assert str(refused.value).startswith(sentence)

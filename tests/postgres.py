@@ -68,7 +68,7 @@ class Postgres:
 
     def connect(self) -> psycopg.Connection:
         """As the owner, outside of any transaction."""
-        return psycopg.connect(host=str(self._folder), user=_OWNER, dbname="postgres", autocommit=True)
+        return psycopg.connect(host=str(self._folder), user=_OWNER, dbname="postgres", autocommit=True, application_name="test")
 
     def database(self, name: str | None = None, template: str = "template0") -> str:
         """The name of a new database, a copy of the template."""

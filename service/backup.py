@@ -1,7 +1,7 @@
 """A whole service in one file, and back: ``secateur backup`` and ``secateur restore``, for the embedded database.
 
-The file is a tar archive: ``secateur.db``, a copy that SQLite made of its file while others may write it, and ``store/SHA256`` for
-all files that this copy refers to. Files of the store never change, so that the two are of one moment.
+The file is a tar archive: ``secateur.db``, a copy that SQLite made of its file while others may write it, and
+``store/SHA256`` for all files that this copy refers to. Files of the store never change, so that the two are of one moment.
 """
 
 from __future__ import annotations
@@ -35,10 +35,8 @@ def backup(settings: Settings, target: Path) -> int:
     store = Store(settings.store_dir)
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".backup-") as folder:
         copy = Path(folder) / _DATABASE
-        with (
-            closing(sqlite3.connect(f"file:{_file(settings)}?mode=ro", uri=True)) as live,
-            closing(sqlite3.connect(copy)) as own,
-        ):
+        uri = f"{_file(settings).absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as live, closing(sqlite3.connect(copy)) as own:
             live.backup(own)
             used = [sha256 for (sha256,) in own.execute(_USED)]
         unfinished = Path(folder) / "backup.tar"

@@ -27,6 +27,7 @@ from pruners.errors import SecateurError
 from service.database import Database
 from service.database.tables import Attempt, Job
 from service.heartbeat import BEAT_SECONDS, LEASE_SECONDS
+from service.jobs.folders import clear_folders
 from service.jobs.repository import JobRepository
 from service.jobs.states import UNWANTED, State
 from service.ray_jobs import ALIVE, RayJob, RayJobs, RayRefused
@@ -65,6 +66,9 @@ class Ray(Protocol):
     def environment(self) -> Mapping[str, str]:
         """Variables for its process."""
 
+    def tidy(self, database: Database) -> None:
+        """Deletes what ended jobs left on the disk, where that is ours."""
+
 
 class RemoteRay:
     """A cluster that somebody else runs: its nodes have Secateur installed and its ``SECATEUR_*`` settings set."""
@@ -84,6 +88,9 @@ class RemoteRay:
 
     def environment(self) -> Mapping[str, str]:
         return {}
+
+    def tidy(self, database: Database) -> None:
+        """Its disks are not ours: ``secateur gc``, run there, does it."""
 
 
 class LocalRay:
@@ -119,6 +126,9 @@ class LocalRay:
             variables["SECATEUR_DATABASE_URL"] = settings.database
         return variables
 
+    def tidy(self, database: Database) -> None:
+        clear_folders(database, self._settings.data_dir)
+
     def _start(self) -> RayJobs:
         from service.cluster import EmbeddedCluster
 
@@ -153,6 +163,7 @@ class Dispatcher:
     ) -> None:
         self._clock = clock
         self.problem: str | None = "Ray is starting."
+        self._database = database
         self._jobs = JobRepository(database)
         self._ray = ray
         self._most = max_running_jobs
@@ -189,6 +200,7 @@ class Dispatcher:
         self.problem = None
         live = await asyncio.to_thread(self._jobs.live)
         self._forget({(job.id, job.attempt) for job, _, _ in live})
+        await asyncio.to_thread(self._ray.tidy, self._database)
         for job, attempt, silence in live:
             await self._look_after(client, job, attempt, silence.total_seconds())
         room = self._most - len(live)

@@ -11,7 +11,8 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,25 @@ class Store:
         if not _SHA256.fullmatch(sha256):
             raise ValueError(f"{sha256!r} is not a sha256")
         return self.folder / sha256[:2] / sha256
+
+    def discard(self, needed: Collection[str], grace_seconds: float) -> list[int]:
+        """Deletes the files that are not needed, and uploads that broke off, if older than the grace; their sizes.
+
+        A file that is stored anew in this very moment is another file under its name: it is younger, and put back.
+        """
+        limit = time.time() - grace_seconds
+        sizes = []
+        for path in [*self.folder.glob("[0-9a-f][0-9a-f]/*"), *self._incoming.iterdir()]:
+            if path.name in needed or path.stat().st_mtime > limit:
+                continue
+            doomed = self._incoming / f"doomed-{path.name}"
+            os.replace(path, doomed)
+            if doomed.stat().st_mtime > limit:
+                os.replace(doomed, path)
+                continue
+            sizes.append(doomed.stat().st_size)
+            doomed.unlink()
+        return sizes
 
     def verified(self, sha256: str) -> Path:
         """The same, once its bytes were read and found to be those that were stored; raises ``Damaged``."""

@@ -13,7 +13,9 @@ import httpx2
 
 from pruners.cost import ENGINE, CostModel, Linear, Polynomial, Term
 from pruners.errors import InvalidInput
+from service.database import Database
 from service.database.tables import Dataset, Job, Model, new_id
+from service.jobs.folders import clear_folders
 from service.ray_jobs import RayJobs
 from service.settings import Settings
 
@@ -150,6 +152,7 @@ class FakeRay:
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
+        self.data_dir: Path | None = None  # where it keeps its jobs' folders
         self.statuses: dict[str, str] = {}
         self.submitted: dict[str, Mapping[str, Any]] = {}
         self.stopped: list[str] = []
@@ -165,6 +168,10 @@ class FakeRay:
 
     def command(self, job: Job) -> str:
         return f"run {job.id} {job.attempt}"
+
+    def tidy(self, database: Database) -> None:
+        if self.data_dir is not None:
+            clear_folders(database, self.data_dir)
 
     def environment(self) -> Mapping[str, str]:
         return {"SECATEUR_DATA_DIR": "/data"}

@@ -24,7 +24,7 @@ from tests.service.fake_server import CHECKPOINT, TOKEN, FakeServer, job_json, r
 
 COMMANDS = [
     *("serve", "submit", "watch", "jobs", "job", "trials", "pull"),
-    *("stop", "pause", "resume", "cancel", "delete", "db"),
+    *("stop", "pause", "resume", "cancel", "delete", "db", "backup", "restore", "gc"),
     *("inspect", "searchers", "pruners", "demo"),
 ]
 

@@ -7,7 +7,7 @@ process that was given up for dead and comes back can change nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -16,8 +16,10 @@ from sqlalchemy.orm import Session
 
 from pruners.errors import SecateurError
 from searchers.base import Asked, Given, Outcome, Proposal, Record, Told, Training
+from searchers.space import Widths
 from service.database import Database
 from service.database.tables import Checkpoint, Job, Trial, utc_now
+from service.jobs.known import known_outcomes
 from service.jobs.states import WRITABLE, State, announce, locked, move
 from service.store import Store
 from workers.log import Artefact, JobLog, Measurement, Plan, Worker
@@ -54,6 +56,10 @@ class DatabaseLog(JobLog):
             if trial.told_sequence is not None:
                 entries.append((trial.told_sequence, Told(trial.number, outcome)))
         return [entry for _, entry in sorted(entries, key=lambda numbered: numbered[0])]
+
+    def known(self) -> Mapping[Widths, Outcome]:
+        with self._database.read() as session:
+            return known_outcomes(session, session.get_one(Job, self._job_id))
 
     def seconds_before(self) -> float:
         with self._database.read() as session:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from searchers.base import Asked, Outcome, Proposal, Record, Told
+from searchers.space import Widths
 from workers.log import Artefact, Measurement, Plan, Worker
 
 
@@ -19,6 +20,7 @@ class ListLog:
     began: list[int] = field(default_factory=list)
     workers: list[Worker | None] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    found: dict[Widths, Outcome] = field(default_factory=dict)
     planned: int = 0
     earlier_seconds: float = 0.0
     trial: int | None = None
@@ -28,6 +30,9 @@ class ListLog:
 
     def record(self) -> Sequence[Record]:
         return list(self.entries)
+
+    def known(self) -> Mapping[Widths, Outcome]:
+        return self.found
 
     def seconds_before(self) -> float:
         return self.earlier_seconds

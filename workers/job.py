@@ -56,7 +56,11 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     splits = load(data, spec.seed)
     evaluator = make_evaluator(model, splits, spec)
     space = evaluator.space()
-    search = RecordedSearch(make_searcher(space, spec), log, lambda proposal: evaluator.plan(proposal.widths), spec.limits)
+    trains = evaluator.schedule is not None or spec.recovery.short_steps > 0
+    known = log.known() if spec.resources.reuse and not trains else {}
+    search = RecordedSearch(
+        make_searcher(space, spec), log, lambda proposal: evaluator.plan(proposal.widths), spec.limits, known
+    )
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from searchers.base import Outcome, Proposal, Record
+from searchers.space import Widths
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class JobLog(Protocol):
     def record(self) -> Sequence[Record]:
         """What the search was given and all asks and tells of earlier attempts, in order: what a searcher is rebuilt from."""
 
+    def known(self) -> Mapping[Widths, Outcome]:
+        """What came of bare cuts in other jobs, by their widths, where this job would find exactly the same."""
+
     def seconds_before(self) -> float:
         """For how long earlier attempts worked, the time between them and a pause not counted; 0 if this is the first."""
 
@@ -97,7 +101,7 @@ class JobLog(Protocol):
         """The worker that was at a trial is gone; the trial will be tried again."""
 
     def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
-        """A trial ended and the searcher knows."""
+        """A trial ended, or was known before (0 seconds, no worker), and the searcher hears of it."""
 
     def finishing(self) -> None:
         """The search is over; the winner is being finished."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, best, replay
+from searchers.space import Widths
 from workers.log import JobLog, Plan, Worker
 from workers.spec import Limits
 
@@ -22,16 +24,25 @@ class RecordedSearch:
         log: where every ask is written before it is handed out and every outcome before the searcher hears of it.
         describe: a proposal in the user's terms.
         limits: the search ends when a limit is reached, earlier attempts included; what runs then is still heard.
+        known: outcomes of bare cuts by their widths; such a proposal is told at once and not handed out.
 
     Attributes:
         proposals: by number, those of earlier attempts and those given by an earlier search included.
         outcomes: what came of each of them.
     """
 
-    def __init__(self, searcher: Searcher, log: JobLog, describe: Callable[[Proposal], Plan], limits: Limits) -> None:
+    def __init__(
+        self,
+        searcher: Searcher,
+        log: JobLog,
+        describe: Callable[[Proposal], Plan],
+        limits: Limits,
+        known: Mapping[Widths, Outcome] = MappingProxyType({}),
+    ) -> None:
         self._searcher = searcher
         self._log = log
         self._describe = describe
+        self._known = known
         self._max_trials = limits.max_trials
         self._deadline = None if limits.max_seconds is None else time.monotonic() + limits.max_seconds - log.seconds_before()
         record = log.record()
@@ -48,7 +59,12 @@ class RecordedSearch:
         self._lost = [proposal for number, proposal in self.proposals.items() if number not in self.outcomes]
 
     def ask(self) -> Proposal | Wait | Done:
-        """The next trial."""
+        """The next trial whose outcome is not known."""
+        while isinstance(answer := self._next(), Proposal) and answer.bare and answer.widths in self._known:
+            self._hear(answer.id, self._known[answer.widths], 0.0, None)
+        return answer
+
+    def _next(self) -> Proposal | Wait | Done:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return Done()
         if self.hopeless or self._log.stopping():
@@ -77,6 +93,9 @@ class RecordedSearch:
         else:
             outcome = Outcome(result["score"], result["metric"], result["error"])
             seconds, worker = result["evaluate_seconds"], Worker(result["node"], result["process"])
+        self._hear(proposal_id, outcome, seconds, worker)
+
+    def _hear(self, proposal_id: int, outcome: Outcome, seconds: float | None, worker: Worker | None) -> None:
         self._log.told(proposal_id, outcome, seconds, worker)
         self.outcomes[proposal_id] = outcome
         self._searcher.tell(proposal_id, outcome)

@@ -118,6 +118,9 @@ class Resources(Strict):
 
     cpus: int = Field(1, ge=1)
     gpus: float = Field(0, ge=0)
+    reuse: bool = Field(
+        True, description="Take from earlier jobs on this model and data what evaluating again would find just the same."
+    )
 
 
 class JobSpec(Strict):

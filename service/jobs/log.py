@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TypeAlias, TypeVar
@@ -22,8 +22,10 @@ from sqlalchemy.orm import Session
 
 from pruners.errors import SecateurError
 from searchers.base import Asked, Given, Outcome, Proposal, Record, Told, Training
+from searchers.space import Widths
 from service.database import Database, DatabaseAway, now
 from service.database.tables import Attempt, Checkpoint, Job, Trial
+from service.jobs.known import known_outcomes
 from service.jobs.states import UNWANTED, WRITABLE, State, announce, locked, move
 from service.problems import StorageFull
 from service.store import Store
@@ -102,6 +104,13 @@ class DatabaseLog(JobLog):
             if trial.told_sequence is not None:
                 entries.append((trial.told_sequence, Told(trial.number, outcome)))
         return [entry for _, entry in sorted(entries, key=lambda numbered: numbered[0])]
+
+    def known(self) -> Mapping[Widths, Outcome]:
+        def read() -> Mapping[Widths, Outcome]:
+            with self._database.read() as session:
+                return known_outcomes(session, session.get_one(Job, self._job_id))
+
+        return _patiently(read)
 
     def seconds_before(self) -> float:
         def read() -> float:

@@ -11,7 +11,7 @@ from pruners.errors import InvalidInput
 from service.database.tables import Dataset, Job, Model, Trial
 from service.jobs.repository import JobRepository
 from service.problems import NotFound
-from workers.plan import make_space
+from workers.plan import make_space, ranks_globally
 from workers.spec import JobSpec
 
 FIELD = "searcher.params.warm_start"
@@ -32,8 +32,8 @@ def earlier_trials(spec: JobSpec, model: Model, dataset: Dataset, jobs: JobRepos
         job = jobs.get(name)
     except NotFound as error:
         raise InvalidInput(FIELD, name, "is no job; GET /jobs lists those there are") from error
-    if (difference := _difference(spec, model, dataset, job)) is not None:
-        raise InvalidInput(FIELD, name, f"{difference}, so that its scores do not compare; name another job or leave it out")
+    if (reason := difference(spec, model, dataset, job)) is not None:
+        raise InvalidInput(FIELD, name, f"{reason}, so that its scores do not compare; name another job or leave it out")
     trials = jobs.trials_of([job]).get(job.id, [])
     found = [trial for trial in trials if trial.score is not None and trial.parent is None and trial.training is None]
     if not found:
@@ -45,7 +45,7 @@ def earlier_trials(spec: JobSpec, model: Model, dataset: Dataset, jobs: JobRepos
     return [_copy(job, trial, number) for number, trial in enumerate(found)]
 
 
-def _difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str | None:
+def difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str | None:
     """What of the earlier job makes its scores others than the new job's."""
     if job.model_id != model.id:
         return f"pruned another model, {job.model_id}"
@@ -58,6 +58,8 @@ def _difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str 
         return "searched other widths (pruner.config_list or round_to)"
     if (earlier.pruner.name, earlier.pruner.params) != (spec.pruner.name, spec.pruner.params):
         return f"has another pruner, {earlier.pruner.name} with {earlier.pruner.params}"
+    if ranks_globally(earlier) != ranks_globally(spec):
+        return "compared channels otherwise (searcher.params.ranking)"
     later = {name: getattr(spec.recovery, name) for name in ("final_epochs", "finalists")}
     if earlier.recovery.model_copy(update=later) != spec.recovery:
         return "has another recovery (final_epochs and finalists may differ)"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from searchers.base import Asked, Outcome, Proposal, Record, Told
+from searchers.space import Widths
 from workers.log import Artefact, Measurement, Plan, Worker
 
 
@@ -20,6 +21,7 @@ class ListLog:
     began: list[int] = field(default_factory=list)
     workers: list[Worker | None] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    found: dict[Widths, Outcome] = field(default_factory=dict)
     planned: int = 0
     earlier_seconds: float = 0.0
     losses: list[tuple[int, str]] = field(default_factory=list)
@@ -31,6 +33,9 @@ class ListLog:
 
     def record(self) -> Sequence[Record]:
         return list(self.entries)
+
+    def known(self) -> Mapping[Widths, Outcome]:
+        return self.found
 
     def seconds_before(self) -> float:
         return self.earlier_seconds

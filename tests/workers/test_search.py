@@ -8,7 +8,7 @@ import pytest
 
 from pruners.cost import CostModel, Linear, Polynomial, Term
 from searchers import SEARCHERS
-from searchers.base import Done, Outcome, Proposal, Searcher, Wait
+from searchers.base import Asked, Done, Outcome, Proposal, Searcher, Told, Wait
 from searchers.space import Budget, Group, SearchSpace
 from tests.workers.logs import ListLog
 from workers.log import Plan
@@ -182,3 +182,33 @@ def test_the_best_fits_the_budget_and_the_earlier_of_equals_wins() -> None:
     assert sum(best.widths) <= 30
     scores = {p.id: search.outcomes[p.id].score for p in proposals if sum(p.widths) <= 30}
     assert search.outcomes[best.id].score == max(score for score in scores.values() if score is not None)
+
+
+def test_known_outcomes_are_told_at_once_and_change_nothing() -> None:
+    whole = ListLog()
+    everything = run(RecordedSearch(searcher(), whole, describe, Limits(max_trials=40)))
+    outcomes = {entry.proposal_id: entry.outcome for entry in whole.entries if isinstance(entry, Told)}
+    known = {proposal.widths: outcomes[proposal.id] for proposal in everything[::2]}
+    log = ListLog()
+    search = RecordedSearch(searcher(), log, describe, Limits(max_trials=40), known)
+    assert [proposal.widths for proposal in run(search)] == [proposal.widths for proposal in everything[1::2]]
+    assert {entry.proposal_id: entry.outcome for entry in log.entries if isinstance(entry, Told)} == outcomes
+    assert [entry for entry in log.entries if isinstance(entry, Asked)] == [Asked(proposal) for proposal in everything]
+    resumed = RecordedSearch(searcher(), log, describe, Limits(max_trials=40), known)
+    assert isinstance(resumed.ask(), Done)
+
+
+def test_a_search_of_known_outcomes_hands_nothing_out() -> None:
+    everything = run(RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=40)))
+    known = {proposal.widths: Outcome(result(proposal.widths)["score"], 0.5) for proposal in everything}  # type: ignore[arg-type]
+    assert run(RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=40), known)) == []
+
+
+def test_a_cut_of_a_trained_network_is_never_known() -> None:
+    kind = searcher()
+    kind.expect_training()
+    plain = run(RecordedSearch(kind, ListLog(), describe, Limits(max_trials=40)))
+    known = {proposal.widths: Outcome(0.0) for proposal in plain if proposal.parent is not None}
+    again = searcher()
+    again.expect_training()
+    assert run(RecordedSearch(again, ListLog(), describe, Limits(max_trials=40), known)) == plain

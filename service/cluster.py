@@ -166,11 +166,15 @@ class EmbeddedCluster:
     def _wait(self, head: _Head) -> None:
         """Returns when the head takes jobs; stops it and raises if that does not come to pass."""
         started = reported = time.monotonic()
+        begun = False
         while not self._answers(head):
             now = time.monotonic()
-            if not self._alive(head):
+            listens = _listens(head.gcs_address)
+            # `ray start` itself would wait for a control process that died under it for a minute.
+            if not self._alive(head) or (begun and not listens):
                 self._stop()
                 raise SecateurError(f"The local Ray ended while starting: {self._last_line()}")
+            begun = begun or listens
             if now - started > START_SECONDS:
                 self._stop()
                 raise SecateurError(f"The local Ray did not start in {START_SECONDS:.0f} s: {self._last_line()}")
@@ -257,6 +261,16 @@ def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [taken.getsockname()[1] for taken in sockets]
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody takes connections at ``HOST:PORT`` of this machine."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _write_private(path: Path, text: str) -> None:

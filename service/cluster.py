@@ -38,6 +38,7 @@ from pruners.errors import SecateurError
 log = structlog.get_logger(__name__)
 
 START_SECONDS = 120.0  # a head takes 5 to 25 s on an idle machine; loaded ones need several times that
+CONTROL_SECONDS = 30.0  # of these for its control process to take connections, which it does after two
 STOP_SECONDS = 10.0  # Ray's processes were gone 3 s after SIGTERM with two tasks running
 _ANSWER_SECONDS = 10.0  # for one request to a dashboard on a loaded machine
 _POLL_SECONDS = 0.2
@@ -171,7 +172,8 @@ class EmbeddedCluster:
             now = time.monotonic()
             listens = _listens(head.gcs_address)
             # `ray start` itself would wait for a control process that died under it for a minute.
-            if not self._alive(head) or (begun and not listens):
+            dead = not listens and (begun or now - started > CONTROL_SECONDS)
+            if dead or not self._alive(head):
                 self._stop()
                 raise SecateurError(f"The local Ray ended while starting: {self._last_line()}")
             begun = begun or listens

@@ -38,6 +38,7 @@ from pruners.errors import SecateurError
 log = structlog.get_logger(__name__)
 
 START_SECONDS = 120.0  # a head takes 5 to 25 s on an idle machine; loaded ones need several times that
+CONTROL_SECONDS = 30.0  # of these for its control process to take connections, which it does after two
 STOP_SECONDS = 10.0  # Ray's processes were gone 3 s after SIGTERM with two tasks running
 _ANSWER_SECONDS = 10.0  # for one request to a dashboard on a loaded machine
 _POLL_SECONDS = 0.2
@@ -166,11 +167,16 @@ class EmbeddedCluster:
     def _wait(self, head: _Head) -> None:
         """Returns when the head takes jobs; stops it and raises if that does not come to pass."""
         started = reported = time.monotonic()
+        begun = False
         while not self._answers(head):
             now = time.monotonic()
-            if not self._alive(head):
+            listens = _listens(head.gcs_address)
+            # `ray start` itself would wait for a control process that died under it for a minute.
+            dead = not listens and (begun or now - started > CONTROL_SECONDS)
+            if dead or not self._alive(head):
                 self._stop()
                 raise SecateurError(f"The local Ray ended while starting: {self._last_line()}")
+            begun = begun or listens
             if now - started > START_SECONDS:
                 self._stop()
                 raise SecateurError(f"The local Ray did not start in {START_SECONDS:.0f} s: {self._last_line()}")
@@ -257,6 +263,16 @@ def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [taken.getsockname()[1] for taken in sockets]
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody takes connections at ``HOST:PORT`` of this machine."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -160,6 +160,10 @@ class Trial(Base):
     """
 
     __tablename__ = "trials"
+    __table_args__ = (
+        # Holds all that ``service.jobs.summary`` reads, so that it never reads the plans beside them.
+        Index("ix_trials_summary", "job_id", "state", "score", "number", "metric", "macs", "params", "size_bytes"),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from service.database import Database, now
 from service.database.tables import Attempt, Checkpoint, Event, Job, Trial, is_id
 from service.jobs.states import AFTER_LOSS, ENDS, LIVE, UNWANTED, IllegalMove, State, announce, locked, move
+from service.jobs.summary import Summary, summaries
 from service.pages import newest_first, oldest_first
 from service.problems import Conflict, KeyReused, NotFound
 
@@ -209,6 +210,11 @@ class JobRepository:
             for trial in session.scalars(wanted.order_by(Trial.number)):
                 found[trial.job_id].append(trial)
         return found
+
+    def summaries_of(self, jobs: Sequence[Job]) -> Mapping[str, Summary]:
+        """What the trials of each of these jobs add up to, by job id."""
+        with self._database.read() as session:
+            return summaries(session, jobs)
 
     def messages_of(self, jobs: Sequence[Job]) -> Mapping[str, str]:
         """The last line that each of these jobs said about its work, by job id."""

@@ -107,8 +107,8 @@ def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page
     """All jobs, newest first."""
     jobs = JobRepository(context.database)
     rows, following = jobs.page(limit, after)
-    trials, said = jobs.trials_of(rows), jobs.messages_of(rows)
-    return Page(items=[job_view(job, trials.get(job.id, []), said.get(job.id)) for job in rows], next=following)
+    found, said = jobs.summaries_of(rows), jobs.messages_of(rows)
+    return Page(items=[job_view(job, found[job.id], said.get(job.id)) for job in rows], next=following)
 
 
 @router.get("/{job_id}", responses=documented(NotFound))
@@ -207,7 +207,7 @@ async def _control(context: Context, ask: Callable[[JobRepository, str], Job], j
 
 
 def _view(jobs: JobRepository, job: Job) -> JobView:
-    return job_view(job, jobs.trials_of([job]).get(job.id, []), jobs.messages_of([job]).get(job.id))
+    return job_view(job, jobs.summaries_of([job])[job.id], jobs.messages_of([job]).get(job.id))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from pruners.cost import SPARSITY
 from service.database.tables import Checkpoint, Event, Job, Trial
 from service.jobs.schemas import (
     CheckpointFile,
@@ -24,15 +22,16 @@ from service.jobs.schemas import (
     WorkerView,
 )
 from service.jobs.states import State
+from service.jobs.summary import Scored, Summary
 from workers.spec import JobSpec
 
 _PARTS = ("trials", "events", "checkpoint", "checkpoints")
 
 
-def job_view(job: Job, trials: Sequence[Trial], message: str | None) -> JobView:
+def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
     """A job with what its trials add up to, and the last line that it said."""
     spec = JobSpec.model_validate(job.spec)
-    counts = Counts.model_validate(Counter(trial.state for trial in trials))
+    counts = Counts.model_validate(summary.counts)
     return JobView(
         id=job.id,
         name=job.name,
@@ -40,10 +39,10 @@ def job_view(job: Job, trials: Sequence[Trial], message: str | None) -> JobView:
         dataset=job.dataset_id,
         state=State(job.state),
         reason=job.reason,
-        progress=_progress(job, spec.budget.metric, trials, counts, message),
+        progress=_progress(job, summary.best, counts, message),
         baseline=None if job.baseline is None else Figures.model_validate(job.baseline),
         best=None if job.best is None else Figures.model_validate(job.best),
-        pareto=_pareto(spec.budget.metric, trials),
+        pareto=[_point(trial) for trial in summary.front],
         counts=counts,
         spec=spec,
         created_at=job.created_at,
@@ -106,10 +105,7 @@ def checkpoint_views(job: Job, files: Sequence[Checkpoint]) -> list[CheckpointVi
     ]
 
 
-def _progress(job: Job, metric: str, trials: Sequence[Trial], counts: Counts, message: str | None) -> Progress:
-    """Scores over the budget would mislead: the less a trial prunes, the better it scores."""
-    within = [t for t in trials if t.score is not None and _cost(t, metric) <= job.budget_limit]
-    best = max(within, key=lambda trial: trial.score or 0.0, default=None)
+def _progress(job: Job, best: Scored | None, counts: Counts, message: str | None) -> Progress:
     return Progress(
         planned=job.planned_trials,
         finished=counts.succeeded + counts.failed,
@@ -123,25 +119,12 @@ def _progress(job: Job, metric: str, trials: Sequence[Trial], counts: Counts, me
     )
 
 
-def _cost(trial: Trial, metric: str) -> int:
-    """In the budget's metric; of sparsity the weights that stay."""
-    return sum(trial.plan["widths"].values()) if metric == SPARSITY else getattr(trial, metric)
-
-
-def _pareto(metric: str, trials: Sequence[Trial]) -> list[ParetoPoint]:
-    scored = [(_cost(trial, metric), -trial.score, trial) for trial in trials if trial.score is not None]
-    front: list[ParetoPoint] = []
-    for _, _, trial in sorted(scored, key=lambda entry: entry[:2]):  # the cheapest first, of equals the best
-        score = trial.score
-        if score is not None and (not front or score > front[-1].score):
-            front.append(
-                ParetoPoint(
-                    trial=trial.number,
-                    score=score,
-                    metric=trial.metric,
-                    macs=trial.macs,
-                    params=trial.params,
-                    size_bytes=trial.size_bytes,
-                )
-            )
-    return front
+def _point(trial: Scored) -> ParetoPoint:
+    return ParetoPoint(
+        trial=trial.number,
+        score=trial.score,
+        metric=trial.metric,
+        macs=trial.macs,
+        params=trial.params,
+        size_bytes=trial.size_bytes,
+    )

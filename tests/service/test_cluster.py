@@ -90,6 +90,27 @@ def test_a_head_that_never_answers_is_given_up_and_stopped(
     assert not (tmp_path / "data" / "ray.json").exists()
 
 
+def test_a_head_whose_control_process_dies_while_it_starts_is_given_up_at_once(
+    ray: EmbeddedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``ray start`` does, this one goes on, though what it started has taken one connection and is gone."""
+    head = tmp_path / "head"
+    head.write_text(
+        f"#!{sys.executable}\n"
+        "import socket, sys, time\n"
+        "port = next(word.partition('=')[2] for word in sys.argv if word.startswith('--port='))\n"
+        "with socket.create_server(('127.0.0.1', int(port))) as server:\n"
+        "    server.accept()\n"
+        "print('it is gone', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    head.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(head))
+    with pytest.raises(SecateurError, match=r"ended while starting: it is gone"):
+        ray.ensure()
+    assert not (tmp_path / "data" / "ray.json").exists()
+
+
 def test_stop_without_a_head_does_nothing(tmp_path: Path) -> None:
     EmbeddedCluster(tmp_path / "data").stop()
     assert EmbeddedCluster(tmp_path / "data").running() is None

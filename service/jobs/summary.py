@@ -1,0 +1,96 @@
+"""What a job's trials add up to, worked out by the database: some searches have ten thousand."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session
+
+from pruners.cost import SPARSITY
+from service.database.tables import Job, Trial
+
+
+class Scored(NamedTuple):
+    """A trial that succeeded."""
+
+    number: int
+    score: float
+    metric: float | None
+    macs: int
+    params: int
+    size_bytes: int | None
+
+
+@dataclass
+class Summary:
+    """The trials of one job.
+
+    Attributes:
+        counts: by state.
+        best: the highest score within the budget, of equals the earliest.
+        front: those that no other one beats in both score and cost, by rising cost in the budget's metric.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    best: Scored | None = None
+    front: list[Scored] = field(default_factory=list)
+
+
+_SCORED = (Trial.number, Trial.score, Trial.metric, Trial.macs, Trial.params, Trial.size_bytes)
+
+
+def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
+    """By job id, of each of these jobs."""
+    found: dict[str, Summary] = {job.id: Summary() for job in jobs}
+    counted = select(Trial.job_id, Trial.state, func.count()).where(Trial.job_id.in_(found))
+    for job_id, state, count in session.execute(counted.group_by(Trial.job_id, Trial.state)):
+        found[job_id].counts[state] = count
+    by_metric: dict[str, list[str]] = defaultdict(list)
+    for job in jobs:
+        by_metric[job.spec["budget"].get("metric", "macs")].append(job.id)
+    for metric, ids in by_metric.items():
+        if metric == SPARSITY:
+            _add_by_hand(session, [job for job in jobs if job.id in ids], found)
+            continue
+        cost = getattr(Trial, metric)
+        for job_id, *row in session.execute(_best(ids, cost)):
+            found[job_id].best = Scored(*row)
+        for job_id, *row in session.execute(_front(ids, cost)):
+            found[job_id].front.append(Scored(*row))
+    return found
+
+
+def _best(ids: Sequence[str], cost: ColumnElement[int]) -> Select[Any]:
+    """Scores over the budget would mislead: the less a trial prunes, the better it scores."""
+    place = func.row_number().over(partition_by=Trial.job_id, order_by=(Trial.score.desc(), Trial.number)).label("place")
+    ranked = select(Trial.job_id, *_SCORED, place).join(Job, Job.id == Trial.job_id)
+    table = ranked.where(Trial.job_id.in_(ids), Trial.state == "succeeded", cost <= Job.budget_limit).subquery()
+    return select(*[column for column in table.c if column.key != "place"]).where(table.c.place == 1)
+
+
+def _front(ids: Sequence[str], cost: ColumnElement[int]) -> Select[Any]:
+    """A trial is on it if it scores higher than all that come before it: the cheapest first, of equals the best."""
+    order = (cost, Trial.score.desc(), Trial.number)
+    before = func.max(Trial.score).over(partition_by=Trial.job_id, order_by=order, rows=(None, -1)).label("before")
+    rows = select(Trial.job_id, *_SCORED, before, cost.label("cost"))
+    table = rows.where(Trial.job_id.in_(ids), Trial.state == "succeeded").subquery()
+    shown = [column for column in table.c if column.key not in ("before", "cost")]
+    better = (table.c.before.is_(None)) | (table.c.score > table.c.before)
+    return select(*shown).where(better).order_by(table.c.job_id, table.c.cost)
+
+
+def _add_by_hand(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary]) -> None:
+    """Of jobs of sparsity, whose cost, the weights that stay, is in the plans alone; they try few."""
+    for job in jobs:
+        rows = session.execute(select(*_SCORED, Trial.plan).where(Trial.job_id == job.id, Trial.state == "succeeded"))
+        costly = [(sum(plan["widths"].values()), Scored(*scored)) for *scored, plan in rows]
+        summary = found[job.id]
+        within = [trial for cost, trial in costly if cost <= job.budget_limit]
+        summary.best = max(within, key=lambda trial: (trial.score, -trial.number), default=None)
+        for _, trial in sorted(costly, key=lambda entry: (entry[0], -entry[1].score, entry[1].number)):
+            if not summary.front or trial.score > summary.front[-1].score:
+                summary.front.append(trial)

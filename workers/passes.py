@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from statistics import NormalDist
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pruners.graph.chain import chain, fingerprints, mutates
 from pruners.graph.fuse import fused
 from pruners.recovery.batchnorm import recalibrating
-from workers.data import Split, Splits
+from workers.data import EVALUATION_BATCH, Split, Splits
 from workers.prefixes import Prefixes
 
 PREFIX_BYTES = 64 * 2**20
@@ -26,11 +30,23 @@ class Quality:
 
     Attributes:
         accuracy: top-1, 0…1.
-        divergence: mean KL from the dense network's outputs to this one's, in nats; 0 is the dense network itself.
+        divergence: mean KL from the dense network's outputs to this one's, in nats; 0 is the dense network itself. Where a race
+            was given up, what it is expected to be.
+        losses: the KL of each image that it saw.
     """
 
     accuracy: float
     divergence: float
+    losses: NDArray[np.float32] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Race:
+    """A rival's losses by search image, the score to reach, and how certain to be before giving it up."""
+
+    losses: NDArray[np.float32]
+    bar: float
+    confidence: float
 
 
 class Passes:
@@ -71,33 +87,59 @@ class Passes:
         with recalibrating(module):
             deque(self.calibration.run(parts, keys), maxlen=0)
 
-    def quality(self, module: fx.GraphModule, split: Split) -> Quality:
-        """Accuracy and divergence from the dense network on a split."""
+    def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
+        """Accuracy and divergence from the dense network on a split; in a race on as many of its images as it takes."""
         if id(split) not in self._references:
             self._references[id(split)] = list(self._log_probabilities(self._dense, split))
-        correct, divergence, start = 0, 0.0, 0
-        for reference, found in zip(self._references[id(split)], self._log_probabilities(module, split), strict=True):
-            labels = torch.tensor(split.y[start : start + len(found)])
-            start += len(found)
-            divergence += float(functional.kl_div(found, reference, reduction="sum", log_target=True))
+        correct, losses = 0, np.empty(0, np.float32)
+        outputs = self._log_probabilities(module, split)
+        for reference, found in zip(self._references[id(split)], outputs, strict=True):
+            labels = torch.tensor(split.y[len(losses) : len(losses) + len(found)])
+            divergences = functional.kl_div(found, reference, reduction="none", log_target=True).sum(1)
+            losses = np.concatenate([losses, divergences.numpy()])
             correct += int((found.argmax(1) == labels).sum())
-        return Quality(correct / len(split), divergence / len(split))
+            if race is not None and (expected := _lost(losses, race)) is not None:
+                outputs.close()
+                return Quality(correct / len(losses), expected, losses)
+        return Quality(correct / len(split), float(losses.mean(dtype=np.float64)), losses)
 
-    def _log_probabilities(self, module: fx.GraphModule, split: Split) -> Iterator[Tensor]:
+    def _log_probabilities(self, module: fx.GraphModule, split: Split) -> Generator[Tensor]:
         module.eval()
         if split is self._search:
             parts = chain(module)
             outputs = self.searched.run(parts, fingerprints(parts), fused)
         else:
             outputs = _outputs(fused(module), self._batches(split))
-        return (functional.log_softmax(each, 1) for each in outputs)
+        try:
+            for each in outputs:
+                yield functional.log_softmax(each, 1)
+        finally:
+            outputs.close()
 
     def _batches(self, split: Split) -> list[Tensor]:
         return [images.contiguous(memory_format=self.layout) for images, _ in split.batches()]
 
 
+def _lost(losses: NDArray[np.float32], race: Race) -> float | None:
+    """The divergence that is expected of all images, if it is certain enough to stay behind; ``None`` if that is open.
+
+    The rival's mean over all images plus the mean difference on those seen, which are drawn from all (as the job's data are
+    shuffled): its standard error is that of a sample without replacement. A race is looked at after 2, 4, 8, … batches; the
+    chance to give it up wrongly is shared between the looks (Bonferroni).
+    """
+    seen, everything = len(losses), len(race.losses)
+    looks = [size for step in range(1, everything.bit_length()) if (size := EVALUATION_BATCH << step) < everything]
+    if seen not in looks:
+        return None
+    differences = losses.astype(np.float64) - race.losses[:seen]
+    expected = float(race.losses.mean(dtype=np.float64) + differences.mean())
+    error = differences.std(ddof=1) / math.sqrt(seen) * math.sqrt(1 - seen / everything)
+    margin = NormalDist().inv_cdf(1 - (1 - race.confidence) / len(looks)) * error
+    return expected if -expected + margin < race.bar else None
+
+
 @torch.inference_mode()
-def _outputs(module: nn.Module, batches: list[Tensor]) -> Iterator[Tensor]:
+def _outputs(module: nn.Module, batches: list[Tensor]) -> Generator[Tensor]:
     for images in batches:
         yield module(images)
 

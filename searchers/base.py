@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,6 +33,21 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """What a trial has to beat: it may end before it has seen all images, once it is certain that it does not.
+
+    Attributes:
+        number: of a proposal that was told, having seen all images, and whose losses on the same images help to tell.
+        bar: the score to reach.
+        confidence: how certain to be, 0.5…1, both excluded.
+    """
+
+    number: int
+    bar: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Proposal:
     """Widths to try.
 
@@ -44,6 +59,8 @@ class Proposal:
             and is as wide or wider in every group. ``None``: the dense network. Parents never go back: a proposal names none
             that is older than the last one that was named.
         training: how the cut is reached and what follows it; ``None``: at once, and nothing.
+        rival: whether it may end early; ``None``: it sees all images. It follows from what was told before, so no record holds
+            it, and proposals that differ in it alone are equal.
     """
 
     id: int
@@ -51,6 +68,7 @@ class Proposal:
     note: str = ""
     parent: int | None = None
     training: Training | None = None
+    rival: Rival | None = field(default=None, compare=False)
 
     @property
     def bare(self) -> bool:
@@ -73,8 +91,8 @@ class Outcome:
     """What a trial found, or that it failed.
 
     Attributes:
-        score: what the search maximises (higher is better); ``None`` if the trial failed.
-        metric: accuracy on the search images, 0…1, for people.
+        score: what the search maximises (higher is better); ``None`` if the trial failed. Of one that ended early, an estimate.
+        metric: accuracy on the search images, 0…1, for people; ``None`` if the trial failed or ended early.
         error: one sentence if the trial failed, else ``None``.
     """
 
@@ -202,19 +220,30 @@ Record: TypeAlias = Given | Asked | Told
 """One entry of the record of a search; all that are ``Given`` come first."""
 
 
-def replay(searcher: Searcher, record: Iterable[Record]) -> None:
+def replay(searcher: Searcher, record: Iterable[Record]) -> dict[int, Proposal]:
     """Brings a fresh searcher to the state in which the record ends.
+
+    Returns:
+        All proposals by their ids, those that were given too, with their rivals.
 
     Raises:
         ReplayMismatch: a replayed ask is not the recorded one.
     """
+    proposals: dict[int, Proposal] = {}
     for entry in record:
+        if isinstance(entry, Told):
+            searcher.tell(entry.proposal_id, entry.outcome)
+            continue
+        proposal = entry.proposal
         if isinstance(entry, Given):
             searcher.give(entry)
-        elif isinstance(entry, Told):
-            searcher.tell(entry.proposal_id, entry.outcome)
-        elif (answer := searcher.ask()) != entry.proposal:
-            raise ReplayMismatch(f"Replayed ask {entry.proposal.id} gave {answer}, but {entry.proposal} is on record.")
+        else:
+            answer = searcher.ask()
+            if not isinstance(answer, Proposal) or answer != proposal:
+                raise ReplayMismatch(f"Replayed ask {proposal.id} gave {answer}, but {proposal} is on record.")
+            proposal = answer
+        proposals[proposal.id] = proposal
+    return proposals
 
 
 def best(proposals: Mapping[int, Proposal], outcomes: Mapping[int, Outcome], fits: Callable[[Widths], bool]) -> Proposal | None:

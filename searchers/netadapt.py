@@ -6,14 +6,15 @@ Yang et al., NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Appli
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
-from searchers.base import Params
+from searchers.base import Params, Rival
 from searchers.rounds import Candidate, RoundSearcher
 from searchers.space import SearchSpace, Widths
 from searchers.uniform import uniform_plans
@@ -47,6 +48,13 @@ class NetAdaptParams(Params):
         description="What wins a round: the least score lost per cost saved (as in the authors' code), "
         "or the highest score (as in the paper).",
     )
+    racing: float | None = Field(
+        None,
+        ge=0.5,
+        lt=1,
+        description="Confidence, such as 0.99, at which a candidate that cannot win its round any more ends before it has seen "
+        "all search images. Pays where a round has many candidates; by default all of them see all.",
+    )
 
 
 @SEARCHERS.register("netadapt")
@@ -76,6 +84,11 @@ class NetAdapt(RoundSearcher):
     Where every trial trains its network (``recovery.short_steps``), weights carry on: the candidates of a round are cut from
     the network that the last winners left, all channels that it has lost are lost, and winners that are cut together are
     trained together before the next round begins. If that trial fails, the best of them alone goes on.
+
+    With ``racing``, a round's candidates run in heats, the first as large as ``winners``, of those that look most promising,
+    and each other as large as all before it. From the second on a candidate has the last of the winners so far as its rival.
+    It ends where, by the differences of their losses on the same images, neither its score nor its score lost per cost saved
+    gets past the rival's.
 
     The paper's algorithm is ``winners=1``, ``candidates`` as many as there are groups, ``choice="score"``. Where groups
     outnumber the rounds that a job can pay for, its few steps are coarse, on some networks worse than a uniform cut; two
@@ -109,6 +122,7 @@ class NetAdapt(RoundSearcher):
         self._parent: int | None = None  # the proposal whose network has these widths, where weights carry on
         self._settled: tuple[Candidate, ...] = ()  # the last round's winners together, and the best of them alone
         self._round: dict[int, Widths] = {}  # by group, the candidate that cuts it
+        self._waiting: list[int] = []  # of these, the groups whose turn has not come
         self._figures: dict[int, float] = {}  # by group, the score lost per cost saved when it was tried last
 
     def expect_training(self) -> None:
@@ -124,6 +138,8 @@ class NetAdapt(RoundSearcher):
         return self._base
 
     def next_round(self) -> Sequence[Candidate]:
+        if self._waiting:
+            return self._heat()
         if self._round and not self._settle():
             return []
         if self._number == self.rounds:
@@ -144,29 +160,42 @@ class NetAdapt(RoundSearcher):
         together = Candidate(self._base, f"round {self._number} of {self.rounds}: the last winners together")
         measured = self._number == 1 or self._base in self.outcomes
         controls = [Candidate(widths, "a uniform plan") for widths in self._controls] if self._number == 1 else []
-        return [*([] if measured else [together]), *(self._candidate(*cut) for cut in self._round.items()), *controls]
+        self._waiting = list(self._round)
+        return [*([] if measured else [together]), *self._heat(), *controls]
+
+    def _heat(self) -> list[Candidate]:
+        """The candidates of this round that run next: all of them, or in a race as many as ran before."""
+        waiting, rivals = self._waiting, dict[int, Rival]()
+        if self.params.racing is not None:
+            first = len(waiting) == len(self._round)
+            promising = sorted(waiting, key=lambda group: self._figures.get(group, -math.inf))[: self._shares]
+            waiting = sorted(promising) if first else waiting[: len(self._round) - len(waiting)]
+            rivals = self._rivals(waiting, self.params.racing)
+        self._waiting = [group for group in self._waiting if group not in waiting]
+        return [replace(self._candidate(group, self._round[group]), rival=rivals.get(group)) for group in waiting]
+
+    def _rivals(self, groups: Sequence[int], confidence: float) -> dict[int, Rival]:
+        """For each group what it has to beat: the last of this round's winners so far; nothing while there are too few."""
+        scored = self._scored()
+        if len(scored) < self._shares:
+            return {}
+        last = self._ranked(scored)[self._shares - 1]
+        number = self.numbers[self._candidate(last, self._round[last])]
+        if self._told[number].metric is None:
+            return {}
+        loss, reference = self._loss_per_saving(scored, last), self._reference(scored)
+        equal = {group: reference - loss * self._saving(group) for group in groups}
+        if self.params.choice == "score":
+            equal = dict.fromkeys(groups, math.inf)
+        return {group: Rival(number, min(equal[group], scored[last]), confidence) for group in groups}
 
     def _settle(self) -> bool:
         """Cuts the round's winners out of the base; ``False`` if every trial failed."""
-        scores = {group: self._score(widths) for group, widths in self._round.items()}
-        scored = {group: score for group, score in scores.items() if score is not None}
+        scored, target = self._scored(), self._target()
         if not scored:
             return False
-        base = self._score(self._base)  # the dense network's is not known here, nor that of a failed trial
-        # Then the round is measured against its own best, which so loses nothing and wins.
-        reference = max(scored.values()) if base is None else base
-        cost, target = self.space.cost(self._base), self._target()
-
-        def figure(group: int) -> float:
-            return (reference - scored[group]) / (cost - self.space.cost(self._round[group]))
-
-        self._figures |= {group: figure(group) if group in scored else math.inf for group in self._round}
-
-        def order(group: int) -> tuple[bool, float]:
-            gains = scored[group] >= reference or self.params.choice == "score"
-            return not gains, -scored[group] if gains else self._figures[group]
-
-        cut, ranked = list(self._base), sorted(scored, key=order)
+        self._figures |= {group: self._loss_per_saving(scored, group) if group in scored else math.inf for group in self._round}
+        cut, ranked = list(self._base), self._ranked(scored)
         for group in ranked[: self._shares]:
             if self.space.cost(cut) > target:
                 cut = [min(now, new) for now, new in zip(cut, self._round[group], strict=True)]
@@ -175,6 +204,36 @@ class NetAdapt(RoundSearcher):
         self._settled = (together, self._candidate(ranked[0], self._round[ranked[0]]))
         self._base, self._round = left, {}
         return True
+
+    def _scored(self) -> dict[int, float]:
+        """The scores of this round's candidates that succeeded, so far, in the order of the groups."""
+        scores = {group: self._score(widths) for group, widths in self._round.items()}
+        return {group: score for group, score in scores.items() if score is not None}
+
+    def _reference(self, scored: Mapping[int, float]) -> float:
+        """What this round's scores are measured against.
+
+        The base's score is not known of the dense network, nor if its trial failed. Then it is the best of the round, which so
+        loses nothing and wins.
+        """
+        base = self._score(self._base)
+        return max(scored.values()) if base is None else base
+
+    def _saving(self, group: int) -> int:
+        return self.space.cost(self._base) - self.space.cost(self._round[group])
+
+    def _loss_per_saving(self, scored: Mapping[int, float], group: int) -> float:
+        return (self._reference(scored) - scored[group]) / self._saving(group)
+
+    def _ranked(self, scored: Mapping[int, float]) -> list[int]:
+        """The groups with a score, the winners first."""
+        reference = self._reference(scored)
+
+        def order(group: int) -> tuple[bool, float]:
+            gains = scored[group] >= reference or self.params.choice == "score"
+            return not gains, -scored[group] if gains else self._loss_per_saving(scored, group)
+
+        return sorted(scored, key=order)
 
     @property
     def _room(self) -> SearchSpace:

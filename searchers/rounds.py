@@ -7,18 +7,22 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from searchers.base import Done, Given, Outcome, Params, Proposal, Searcher, Training, Wait
+from searchers.base import Done, Given, Outcome, Params, Proposal, Rival, Searcher, Training, Wait
 from searchers.space import SearchSpace, Widths
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a round would like to know the score of; the fields are those of ``Proposal``, and ``note`` makes no difference."""
+    """What a round would like to know the score of; the fields are those of ``Proposal``.
+
+    ``note`` and ``rival`` make no difference.
+    """
 
     widths: Widths
     note: str = field(compare=False)
     parent: int | None = None
     training: Training | None = None
+    rival: Rival | None = field(default=None, compare=False)
 
 
 class RoundSearcher(Searcher):
@@ -69,7 +73,7 @@ class RoundSearcher(Searcher):
             candidate = self._queue.popleft()
             number = self.numbers[candidate] = len(self.numbers)
             self._pending[number] = candidate.widths
-            return Proposal(number, candidate.widths, candidate.note, candidate.parent, candidate.training)
+            return Proposal(number, candidate.widths, candidate.note, candidate.parent, candidate.training, candidate.rival)
         return Wait() if self._pending else Done()
 
     def tell(self, proposal_id: int, outcome: Outcome) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from ray.tune.search import Searcher as TuneSearcher
 
-from searchers.base import Done, Proposal, Wait
+from searchers.base import Done, Proposal, Rival, Wait
 
-PROPOSAL, WIDTHS, PARENT, TRAINING = "proposal", "widths", "parent", "training"
-"""Keys of a trial's config: the proposal's id, its widths, its parent's network and its training, or ``None``."""
+PROPOSAL, WIDTHS, PARENT, TRAINING, RACE = "proposal", "widths", "parent", "training", "race"
+"""Keys of a trial's config: the proposal's id, its widths, and its parent's network, its training and its race, or ``None``."""
 
 
 class AskTell(TuneSearcher):
@@ -20,6 +20,7 @@ class AskTell(TuneSearcher):
         ask: as ``searchers.base.Searcher.ask``.
         tell: called once per ended trial with the proposal's id and its result, or ``None`` if its worker was lost for good.
         network: by the id of a proposal, how a trial gets at what came of it.
+        race: what a trial with a rival needs to know of it.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class AskTell(TuneSearcher):
         ask: Callable[[], Proposal | Wait | Done],
         tell: Callable[[int, Mapping[str, Any] | None], None],
         network: Callable[[int], Any],
+        race: Callable[[Rival], Any],
     ) -> None:
         super().__init__()  # without a metric: epochs of a trial that trains have no score
         self._ask = ask
         self._tell = tell
         self._network = network
+        self._race = race
         self._proposals: dict[str, int] = {}  # Tune's trial id → the proposal's
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -43,7 +46,14 @@ class AskTell(TuneSearcher):
             return str(TuneSearcher.FINISHED)
         self._proposals[trial_id] = answer.id
         parent = None if answer.parent is None else self._network(answer.parent)
-        return {PROPOSAL: answer.id, WIDTHS: list(answer.widths), PARENT: parent, TRAINING: answer.training}
+        race = None if answer.rival is None else self._race(answer.rival)
+        return {
+            PROPOSAL: answer.id,
+            WIDTHS: list(answer.widths),
+            PARENT: parent,
+            TRAINING: answer.training,
+            RACE: race,
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune calls this once per trial, by keyword."""

@@ -81,12 +81,16 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path, seed: int) -> Splits:
-    """The splits of a job: search images are ``x_val``, or held out from the training images (chosen by ``seed``)."""
+    """The splits of a job: search images are ``x_val``, or held out from the training images (chosen by ``seed``).
+
+    Either way they are in a drawn order, so that the first of them stand for all.
+    """
     arrays = _read(path)
     train = Split(arrays["x_train"], arrays["y_train"].astype(np.int64))
     test = Split(arrays["x_test"], arrays["y_test"].astype(np.int64))
     if "x_val" in arrays:
-        return Splits(train, Split(arrays["x_val"], arrays["y_val"].astype(np.int64)), test)
+        order = np.random.default_rng(seed).permutation(len(arrays["y_val"]))
+        return Splits(train, Split(arrays["x_val"][order], arrays["y_val"][order].astype(np.int64)), test)
     order = np.random.default_rng(seed).permutation(len(train))
     held = max(1, min(SEARCH_IMAGES, int(len(train) * SEARCH_SHARE)))
     search, rest = order[:held], order[held:]

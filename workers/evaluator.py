@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from searchers.space import SearchSpace
 from workers.data import Split, Splits
 from workers.inspection import describe_groups
 from workers.log import Plan
-from workers.passes import Passes
+from workers.passes import Passes, Race
 from workers.plan import check_schedule, check_scored, make_space, ranks_globally, refusal
 from workers.pruned import Pruned, State
 from workers.quality import Quality
@@ -131,16 +131,22 @@ class Evaluator:
         start: Pruned | None = None,
         training: Training | None = None,
         report: Callable[[str], None] = lambda _: None,
+        race: Race | None = None,
     ) -> tuple[Outcome, Pruned | None]:
-        """The same, with the network that was judged; for the arguments see ``prune``."""
+        """The same, with the network that was judged; for the arguments see ``prune``.
+
+        In a race it may see some of the images alone. Then the score is an estimate, and there is no accuracy.
+        """
         try:
             pruned = self.prune(widths, start, training, report)
-            quality = self.quality(pruned.network, self._data.search)
+            quality = self.quality(pruned.network, self._data.search, race)
         except (RuntimeError, ValueError) as error:
             return Outcome(None, error=f"{type(error).__name__}: {error}".splitlines()[0]), None
         if not math.isfinite(quality.divergence):
             return Outcome(None, error="The pruned network's outputs are not finite."), None
-        return Outcome(-quality.divergence, quality.accuracy), pruned
+        if len(quality.losses) < len(self._data.search):
+            return Outcome(-quality.divergence), pruned
+        return Outcome(-quality.divergence, quality.accuracy), replace(pruned, losses=quality.losses)
 
     def prune(
         self,
@@ -235,9 +241,9 @@ class Evaluator:
         """Re-estimates BatchNorm statistics on the first training images."""
         self.passes.recalibrate(module)
 
-    def quality(self, module: fx.GraphModule, split: Split) -> Quality:
-        """Accuracy and divergence from the dense network on a split."""
-        return self.passes.quality(module, split)
+    def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
+        """Accuracy and divergence from the dense network on a split; see ``Passes.quality``."""
+        return self.passes.quality(module, split, race)
 
     def _score(self, network: fx.GraphModule, coupling: Coupling) -> list[Scores]:
         """Importance of every channel class, calibrated on the first training images where the criterion asks for it."""

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 from ray import tune
 from ray.tune.experiment import Trial
 
 from pruners.errors import JobFailed
 from pruners.graph.shrink import shrink
 from pruners.latency import measure_latency
-from searchers.base import Proposal
+from searchers.base import Proposal, Rival
 from searchers.space import SearchSpace
 from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.data import Splits, load
@@ -24,12 +26,13 @@ from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
 from workers.log import Artefact, JobLog, Measurement
 from workers.networks import Networks
+from workers.passes import Race
 from workers.plan import make_searcher
 from workers.pruned import Pruned
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
-from workers.trainable import REPORT, TRAINED, PruningTrial
+from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
 from workers.training import fine_tune
 from workers.weight_evaluator import make_evaluator
 
@@ -64,13 +67,22 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 
+    losses: dict[int, NDArray[np.float32]] = {}
+
+    def race(rival: Rival) -> Race:
+        if rival.number not in losses:  # told in an earlier attempt
+            losses[rival.number] = evaluator.quality(trained.get(rival.number).network, splits.search).losses
+        return Race(losses[rival.number], rival.bar, rival.confidence)
+
     def tell(proposal_id: int, result: Mapping[str, Any] | None) -> None:
+        if result is not None and result[LOSSES] is not None:
+            losses[proposal_id] = result[LOSSES]
         if result is not None and result[TRAINED] is not None:
             trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
         search.tell(proposal_id, result)
         trained.keep_only(search.wanted(space.fits))
 
-    _search(spec, model, splits, workdir, AskTell(search.ask, tell, trained.reference), log)
+    _search(spec, model, splits, workdir, AskTell(search.ask, tell, trained.reference, race), log)
     if search.hopeless:
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"

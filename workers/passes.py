@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from pruners.graph.chain import chain, fingerprints, mutates
 from pruners.graph.fuse import fused
 from pruners.recovery.batchnorm import recalibrating
-from workers.data import Split, Splits
+from workers.data import EVALUATION_BATCH, Split, Splits
 from workers.prefixes import Prefixes
 from workers.quality import Quality, quality
 
 PREFIX_BYTES = 64 * 2**20
 """The most that the kept outputs of a network's first parts may take: enough for a CIFAR ResNet, and little beside torch."""
+
+
+@dataclass(frozen=True)
+class Race:
+    """A rival's losses by search image, the score to reach, and how certain to be before giving it up."""
+
+    losses: NDArray[np.float32]
+    bar: float
+    confidence: float
 
 
 class Passes:
@@ -56,23 +71,57 @@ class Passes:
         with recalibrating(module):
             deque(self.calibration.run(parts, keys), maxlen=0)
 
-    def quality(self, module: fx.GraphModule, split: Split) -> Quality:
-        """Accuracy and divergence from the dense network on a split."""
+    def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
+        """Accuracy and divergence from the dense network on a split; in a race on as many of its images as it takes."""
         if id(split) not in self._references:
-            self._references[id(split)] = self._outputs(self._dense, split)
-        return quality(self._outputs(module, split), self._references[id(split)], torch.tensor(split.y))
+            self._references[id(split)] = torch.cat(list(self._outputs(self._dense, split)))
+        reference, labels = self._references[id(split)], torch.tensor(split.y)
+        seen, outputs = torch.empty(0, reference.shape[1]), self._outputs(module, split)
+        for found in outputs:
+            seen = torch.cat([seen, found])
+            if race is None or len(seen) not in _looks(len(split)):
+                continue
+            so_far = quality(seen, reference[: len(seen)], labels[: len(seen)])
+            if (expected := _lost(so_far.losses, race)) is not None:
+                outputs.close()
+                return replace(so_far, divergence=expected)
+        return quality(seen, reference, labels)
 
-    @torch.inference_mode()
-    def _outputs(self, module: fx.GraphModule, split: Split) -> Tensor:
+    def _outputs(self, module: fx.GraphModule, split: Split) -> Generator[Tensor]:
         module.eval()
         if split is self._search:
             parts = chain(module)
-            return torch.cat(list(self.searched.run(parts, fingerprints(parts), fused)))
-        network = fused(module)
-        return torch.cat([network(images) for images in self._batches(split)])
+            return self.searched.run(parts, fingerprints(parts), fused)
+        return _run(fused(module), self._batches(split))
 
     def _batches(self, split: Split) -> list[Tensor]:
         return [images.contiguous(memory_format=self.layout) for images, _ in split.batches()]
+
+
+def _looks(images: int) -> list[int]:
+    """The images that a race has seen when it is looked at: 2, 4, 8, … batches of them."""
+    return [size for step in range(1, images.bit_length()) if (size := EVALUATION_BATCH << step) < images]
+
+
+def _lost(losses: NDArray[np.float32], race: Race) -> float | None:
+    """The divergence that is expected of all images, if it is certain enough to stay behind; ``None`` if that is open.
+
+    The rival's mean over all images plus the mean difference on those seen, which are drawn from all (as the job's data are
+    shuffled): its standard error is that of a sample without replacement. The chance to give up wrongly is shared between the
+    looks (Bonferroni). The losses are at the temperature that suits the images seen best, on all images that is worse.
+    """
+    seen, everything = len(losses), len(race.losses)
+    differences = losses.astype(np.float64) - race.losses[:seen]
+    expected = float(race.losses.mean(dtype=np.float64) + differences.mean())
+    error = differences.std(ddof=1) / math.sqrt(seen) * math.sqrt(1 - seen / everything)
+    margin = NormalDist().inv_cdf(1 - (1 - race.confidence) / len(_looks(everything))) * error
+    return expected if -expected + margin < race.bar else None
+
+
+@torch.inference_mode()
+def _run(module: nn.Module, batches: list[Tensor]) -> Generator[Tensor]:
+    for images in batches:
+        yield module(images)
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from, so nothing but an equal computation is ever taken for equal, whatever reco
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,10 @@ _REMEMBERED = 4096  # keys seen: those of a hundred networks of forty parts, at 
 
 @dataclass(frozen=True)
 class _Prefix:
-    """The first parts of a network: their key, what they put out by batch, and their buffers after they were run."""
+    """The first parts of a network: their key, what they put out by batch, and their buffers after they were run.
+
+    There are outputs of the first batches alone where nobody took the others.
+    """
 
     key: bytes
     outputs: list[Tensor]
@@ -58,8 +61,8 @@ class Prefixes:
         parts: Sequence[fx.GraphModule],
         keys: Sequence[bytes],
         prepare: Callable[[fx.GraphModule], fx.GraphModule] = lambda part: part,
-    ) -> Iterator[Tensor]:
-        """The network's outputs, batch by batch; of one whose outputs are not all taken nothing is kept.
+    ) -> Generator[Tensor]:
+        """The network's outputs, batch by batch; whoever does not take them all closes the generator.
 
         Buffers of parts that are spared are set to what running them would have made of them.
 
@@ -68,26 +71,32 @@ class Prefixes:
             keys: for each part, what stands for it and for all before it.
             prepare: what is done to a part that is run, once.
         """
-        start, values = 0, self._batches
-        if self._kept is not None and self._kept.key in keys:
-            start, values = keys.index(self._kept.key) + 1, self._kept.outputs
-            for buffer, found in zip(_buffers(parts[:start]), self._kept.buffers, strict=True):
+        kept = self._kept if self._kept is not None and self._kept.key in keys else None
+        start, known = 0, list[Tensor]()
+        if kept is not None:
+            start, known = keys.index(kept.key) + 1, kept.outputs
+            for buffer, found in zip(_buffers(parts[:start]), kept.buffers, strict=True):
                 buffer.copy_(found)
         shared = max((place for place, key in enumerate(keys[:-1], 1) if key in self._seen), default=0)
         self._remember(keys)
-        prepared = [prepare(part) for part in parts[start:]]
+        prepared: dict[int, fx.GraphModule] = {}
         outputs: list[Tensor] = []
-        for value in values:
-            value = self._own(value)
-            for place, part in enumerate(prepared, start + 1):
-                value = part(value)
-                if place == shared and value.nbytes * len(values) <= self._limit:
-                    outputs.append(self._own(value))
-            self.run_parts += len(prepared)
-            self.spared_parts += start
-            yield value
-        if outputs:
-            self._kept = _Prefix(keys[shared - 1], outputs, [buffer.clone() for buffer in _buffers(parts[:shared])])
+        try:
+            for number, batch in enumerate(self._batches):
+                first, value = (start, known[number]) if number < len(known) else (0, batch)
+                for place in range(first, len(parts)):
+                    if place == shared > 0 and value.nbytes * len(self._batches) <= self._limit:
+                        outputs.append(self._own(value))
+                    if place not in prepared:
+                        prepared[place] = prepare(parts[place])
+                    value = prepared[place](self._own(value) if place == first else value)
+                self.run_parts += len(parts) - first
+                self.spared_parts += first
+                yield value
+        finally:
+            if outputs and (shared != start or len(outputs) > len(known)):
+                buffers = [buffer.clone() for buffer in _buffers(parts[:shared])]
+                self._kept = _Prefix(keys[shared - 1], outputs, buffers)
 
     def _own(self, value: Tensor) -> Tensor:
         return value.clone() if self._written else value

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from pruners.graph.groups import Indices
@@ -27,11 +29,13 @@ class Pruned:
         network: what is left.
         keep: per prunable group of the dense network, the indices into its classes that were kept.
         steps: of training that went into its weights, on top of the dense network's.
+        losses: by search image, if it was judged on all of them.
     """
 
     network: fx.GraphModule
     keep: list[Indices]
     steps: int = 0
+    losses: NDArray[np.float32] | None = None
 
     def state(self) -> State:
         """The tensors are the network's own."""

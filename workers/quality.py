@@ -8,9 +8,11 @@ divergence is taken at the temperature that suits the network best (Guo et al., 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,11 +27,13 @@ class Quality:
     Attributes:
         accuracy: top-1, 0…1.
         divergence: mean KL from the dense network's outputs to this one's at its best temperature, in nats; 0 is the dense
-            network itself.
+            network itself. Where a race was given up, what it is expected to be.
+        losses: the KL of each image that it saw.
     """
 
     accuracy: float
     divergence: float
+    losses: NDArray[np.float32] = field(repr=False, compare=False)
 
 
 def quality(outputs: Tensor, reference: Tensor, labels: Tensor) -> Quality:
@@ -40,19 +44,21 @@ def quality(outputs: Tensor, reference: Tensor, labels: Tensor) -> Quality:
         reference: the dense network's.
         labels: the right classes ``[images]``.
     """
-    return Quality(float((outputs.argmax(1) == labels).double().mean()), divergence(outputs, reference))
+    losses = divergences(outputs, reference)
+    accuracy = float((outputs.argmax(1) == labels).double().mean())
+    return Quality(accuracy, float(losses.mean()), losses.float().numpy())
 
 
 @torch.inference_mode()
-def divergence(outputs: Tensor, reference: Tensor) -> float:
-    """Mean KL over images between softmax(``reference``) and softmax(``outputs``/T) at the T in (0, ∞] where it is least.
+def divergences(outputs: Tensor, reference: Tensor) -> Tensor:
+    """KL between softmax(``reference``) and softmax(``outputs``/T) at the T in (0, ∞] where its mean over images is least.
 
     Args:
         outputs: logits ``[images, classes]``.
         reference: the like, at temperature 1.
 
     Returns:
-        Nats; not finite where an output is not.
+        Nats ``[images]``, float64; not finite where an output is not.
     """
     wanted = functional.log_softmax(reference.double(), 1)
     found = outputs.double()
@@ -82,4 +88,4 @@ def divergence(outputs: Tensor, reference: Tensor) -> float:
             if abs(sharpness - before) <= _EXACT * sharpness:
                 break
     at_best = functional.log_softmax(sharpness * found, 1)
-    return float(functional.kl_div(at_best, wanted, reduction="batchmean", log_target=True))
+    return functional.kl_div(at_best, wanted, reduction="none", log_target=True).sum(1)

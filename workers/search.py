@@ -46,8 +46,7 @@ class RecordedSearch:
         self._max_trials = limits.max_trials
         self._deadline = None if limits.max_seconds is None else time.monotonic() + limits.max_seconds - log.seconds_before()
         record = log.record()
-        replay(searcher, record)
-        self.proposals = {entry.proposal.id: entry.proposal for entry in record if not isinstance(entry, Told)}
+        self.proposals = replay(searcher, record)
         self.outcomes = {
             entry.proposal_id if isinstance(entry, Told) else entry.proposal.id: entry.outcome
             for entry in record
@@ -61,6 +60,8 @@ class RecordedSearch:
     def ask(self) -> Proposal | Wait | Done:
         """The next trial whose outcome is not known."""
         while isinstance(answer := self._next(), Proposal) and answer.bare and answer.widths in self._known:
+            if answer.rival is not None:  # whose outcome may be another one, an estimate
+                break
             self._hear(answer.id, self._known[answer.widths], 0.0, None)
         return answer
 

@@ -13,15 +13,17 @@ import torch
 from ray import tune
 
 from searchers.base import Outcome, Training
-from searchers.tune import PARENT, TRAINING, WIDTHS
+from searchers.tune import PARENT, RACE, TRAINING, WIDTHS
 from workers.background import Background
 from workers.data import Splits
+from workers.passes import Race
 from workers.pruned import Pruned, State
 from workers.spec import JobSpec
 from workers.weight_evaluator import make_evaluator
 
-REPORT, TRAINED = "report", "trained"
-"""Keys of a trial's results: a line about an epoch; in the end a reference to the ``State`` of a network that was trained."""
+REPORT, TRAINED, LOSSES = "report", "trained", "losses"
+"""Keys of a trial's results: a line about an epoch; in the end a reference to the ``State`` of a network that was trained, and
+the losses by search image if it saw all of them."""
 
 
 class PruningTrial(tune.Trainable):
@@ -39,6 +41,7 @@ class PruningTrial(tune.Trainable):
         """Takes up the next plan in the same process."""
         self._widths: list[int] = new_config[WIDTHS]
         self._training: Training | None = new_config[TRAINING]
+        self._race: Race | None = new_config[RACE]
         if new_config[PARENT] != self._parent:  # else what is known about it stands
             self._parent = new_config[PARENT]
             self._start = None if self._parent is None else self._evaluator.restored(ray.get(self._parent))
@@ -49,10 +52,10 @@ class PruningTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The whole trial; of one that trains, the next epoch, and behind the last one what came of it."""
         if self._evaluator.schedule is None and self._training is None:
-            return self._result(*self._evaluator.evaluate_keeping(self._widths, self._start))
+            return self._result(*self._evaluator.evaluate_keeping(self._widths, self._start, race=self._race))
         if self._work is None:
             self._work = Background(
-                lambda report: self._evaluator.evaluate_keeping(self._widths, self._start, self._training, report)
+                lambda report: self._evaluator.evaluate_keeping(self._widths, self._start, self._training, report, self._race)
             )
         report = self._work.report()
         return self._result(*self._work.result()) if report is None else {REPORT: report}
@@ -61,6 +64,7 @@ class PruningTrial(tune.Trainable):
         return {
             # One without a step of training in it is soon cut again.
             TRAINED: ray.put(pruned.state()) if pruned is not None and pruned.steps else None,
+            LOSSES: None if pruned is None else pruned.losses,
             "score": outcome.score,
             "metric": outcome.metric,
             "error": outcome.error,

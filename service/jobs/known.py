@@ -32,5 +32,5 @@ def known_outcomes(session: Session, job: Job) -> dict[Widths, Outcome]:
     return {
         tuple(trial.widths): Outcome(trial.score, trial.metric)
         for trial in trials
-        if trial.score is not None and trial.parent is None and trial.training is None
+        if trial.score is not None and trial.metric is not None and trial.parent is None and trial.training is None
     }

@@ -21,6 +21,7 @@ def earlier_trials(spec: JobSpec, model: Model, dataset: Dataset, jobs: JobRepos
     """The successful trials of the job that a valid specification names, not yet of any job; none if it names none.
 
     Trials of networks that other trials had trained are left out: what came of them says nothing of a cut of the dense network.
+    So are those that ended early, whose scores are estimates.
 
     Raises:
         InvalidInput: there is no such job, no such trial of it succeeded, or its scores do not compare with the new job's.
@@ -35,7 +36,11 @@ def earlier_trials(spec: JobSpec, model: Model, dataset: Dataset, jobs: JobRepos
     if (reason := difference(spec, model, dataset, job)) is not None:
         raise InvalidInput(FIELD, name, f"{reason}, so that its scores do not compare; name another job or leave it out")
     trials = jobs.trials_of([job]).get(job.id, [])
-    found = [trial for trial in trials if trial.score is not None and trial.parent is None and trial.training is None]
+    found = [
+        trial
+        for trial in trials
+        if trial.score is not None and trial.metric is not None and trial.parent is None and trial.training is None
+    ]
     if not found:
         raise InvalidInput(FIELD, name, f"has no trial that succeeded, and is {job.state}; name another job or leave it out")
     cost = CostModel.from_json(model.inspection["cost"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pruners.errors import InvalidInput
-from searchers.base import Done, Outcome, Proposal, Wait, parse_params
+from searchers.base import Asked, Done, Outcome, Proposal, Record, Told, Wait, parse_params, replay
 from searchers.netadapt import NetAdapt
 from searchers.space import Group, SearchSpace, Widths
 from searchers.uniform import Uniform
@@ -325,3 +326,67 @@ class TestRefusals:
     def test_parameters_out_of_range(self, params):
         with pytest.raises(ValidationError, match=next(iter(params))):
             parse_params(NetAdapt, params)
+
+
+def separate(count: int) -> tuple[SearchSpace, Objective]:
+    """Groups of their own, and how plans of them score."""
+    groups = [Group(f"g{i}", 16) for i in range(count)]
+    of = space(groups, parallel(groups))
+    return of, landscape(of, 0)
+
+
+def race(searcher: NetAdapt, objective: Objective) -> list[list[Proposal]]:
+    """Heats, told with an accuracy, as trials that saw all images have it."""
+    heats = []
+    while proposals := ask_round(searcher):
+        heats.append(proposals)
+        for proposal in reversed(proposals):
+            searcher.tell(proposal.id, Outcome(objective(proposal.widths), 0.5))
+    return heats
+
+
+@pytest.mark.parametrize("winners", [1, 2])
+def test_a_race_runs_in_heats_and_ends_where_the_search_ends(winners: int) -> None:
+    of, objective = separate(8)
+    plain = netadapt(of, winners=winners, candidates=8, rounds=4)
+    expected = {proposal.widths for each in rounds(plain, objective) for proposal in each}
+    searcher = netadapt(of, winners=winners, candidates=8, rounds=4, racing=0.99)
+    heats = race(searcher, objective)
+    assert {proposal.widths for heat in heats for proposal in heat} == expected
+    assert searcher.base == plain.base
+    assert [len(heat) for heat in heats[:4]] == ([1, 1, 2, 4] if winners == 1 else [2, 2, 4, 1 + 2])
+
+
+def test_rivals_are_the_last_of_the_winners_so_far() -> None:
+    of, objective = separate(8)
+    searcher = netadapt(of, winners=2, candidates=8, rounds=4, racing=0.9, choice="score")
+    scores: dict[int, float] = {}
+    for number, heat in enumerate(race(searcher, objective)[:3]):
+        for proposal in heat:
+            assert (proposal.rival is None) == (number == 0)
+            if proposal.rival is not None:
+                second = sorted(scores.values())[-2]
+                assert (proposal.rival.bar, proposal.rival.confidence) == (second, 0.9)
+                assert scores[proposal.rival.number] == second
+        scores |= {proposal.id: float(objective(proposal.widths) or 0) for proposal in heat}
+
+
+def test_a_trial_that_ended_early_is_no_rival() -> None:
+    searcher = netadapt(separate(4)[0], candidates=4, rounds=4, racing=0.99)
+    (first,) = ask_round(searcher)
+    searcher.tell(first.id, Outcome(-1.0))
+    assert all(proposal.rival is None for proposal in ask_round(searcher))
+
+
+def test_rivals_are_found_again_by_replay() -> None:
+    of, objective = separate(8)
+    searcher, record = netadapt(of, candidates=8, rounds=4, racing=0.99), list[Record]()
+    asked: dict[int, Proposal] = {}
+    while isinstance(answer := searcher.ask(), Proposal):
+        asked[answer.id] = answer
+        outcome = Outcome(objective(answer.widths), 0.5)
+        searcher.tell(answer.id, outcome)
+        record += [Asked(replace(answer, rival=None)), Told(answer.id, outcome)]
+    again = replay(netadapt(of, candidates=8, rounds=4, racing=0.99), record)
+    assert {number: proposal.rival for number, proposal in again.items()} == {n: p.rival for n, p in asked.items()}
+    assert any(proposal.rival for proposal in asked.values())

@@ -158,6 +158,20 @@ def test_a_job_that_trains_shrinks_and_goes_on_from_there(files: tuple[Path, Pat
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_race_goes_on_in_a_second_attempt(files: tuple[Path, Path], tmp_path: Path) -> None:
+    asked = spec(searcher={"name": "netadapt", "params": {"rounds": 1, "candidates": 20, "winners": 1, "racing": 0.9}})
+    raced = ListLog()
+    run_job(asked, *files, tmp_path, tmp_path / "networks", raced)
+    told = [entry for entry in raced.entries if isinstance(entry, Told)]
+    assert any(entry.outcome.metric is None and entry.outcome.score is not None for entry in told), "some end early"
+    resumed = ListLog(entries=raced.entries[: len(raced.entries) // 2])  # the rivals' losses are found again
+    run_job(asked, *files, tmp_path, tmp_path / "other networks", resumed)
+    outcomes = [{e.proposal_id: e.outcome for e in log.entries if isinstance(e, Told)} for log in (raced, resumed)]
+    assert outcomes[0] == outcomes[1]
+    assert resumed.trial == raced.trial
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_ranking_over_all_groups_ends_on_the_budget(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     job = spec(searcher={"name": "fixed", "params": {"ranking": "global"}}, pruner={"name": "slim"})

@@ -15,7 +15,7 @@ from service.client.export import export_model
 from tests.networks import CifarResNet, randomise
 from workers.data import Split, Splits
 from workers.evaluator import Evaluator
-from workers.passes import Passes
+from workers.passes import Passes, Race
 from workers.spec import JobSpec
 
 
@@ -103,3 +103,38 @@ def test_other_splits_are_not_taken_for_the_search_images(tmp_path: Path) -> Non
     first = [made.quality(small, some) for _ in range(3)]
     assert first[0] == first[1] == first[2]
     assert made.passes.searched.run_parts == 0
+
+
+def test_who_cannot_win_is_given_up_early_and_its_estimate_stays_behind(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        export_model(randomise(CifarResNet(8, width=4)), torch.zeros(2, 3, 8, 8), tmp_path / "model.pt2")
+    draw = np.random.default_rng(1)
+    search = Split(draw.normal(size=(700, 3, 8, 8)).astype(np.float32), draw.integers(0, 5, 700))
+    spec = JobSpec.model_validate({"budget": {"ratio": 0.5}})
+    made = Evaluator(tmp_path / "model.pt2", Splits(splits().train, search, search), spec)
+    dense = [group.width for group in made.coupling.prunable]
+    quarter, half = ([max(1, width // share) for width in dense] for share in (4, 2))
+    rival, pruned = made.evaluate_keeping(quarter)
+    worse = made.evaluate(half)  # an untrained network's outputs say little, and those of narrow ones too
+    assert pruned is not None
+    assert pruned.losses is not None
+    assert rival.score is not None
+    assert worse.score is not None
+    assert rival.score > worse.score
+    assert pruned.losses.mean() == pytest.approx(-rival.score, rel=1e-6)
+
+    race, passes = Race(pruned.losses, rival.score, 0.99), made.passes.searched
+    before = passes.run_parts + passes.spared_parts
+    outcome, stopped = made.evaluate_keeping(half, race=race)
+    saw = passes.run_parts + passes.spared_parts - before
+    assert saw == before // 3 * 2 // 11, "2 of 11 batches, of which three networks had seen all"
+    assert stopped is not None
+    assert stopped.losses is None
+    assert outcome.metric is None
+    assert outcome.score == pytest.approx(worse.score, rel=0.1)
+    assert outcome.score is not None
+    assert outcome.score < rival.score
+
+    assert made.evaluate_keeping(quarter, race=race)[0] == rival, "who may win sees all images"
+    assert made.evaluate_keeping(half, race=replace(race, bar=2 * worse.score))[0] == worse, "whatever the rival is"

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workers.quality import divergence, quality
+from workers.quality import divergences, quality
 
 
 def logits(seed: int, classes: int = 10) -> Tensor:
     return 3 * torch.randn(200, classes, generator=torch.Generator().manual_seed(seed))
+
+
+def divergence(outputs: Tensor, reference: Tensor) -> float:
+    return float(divergences(outputs, reference).mean())
 
 
 def kl(outputs: Tensor, reference: Tensor) -> float:

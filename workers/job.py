@@ -77,10 +77,12 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     def tell(proposal_id: int, result: Mapping[str, Any] | None) -> None:
         if result is not None and result[LOSSES] is not None:
             losses[proposal_id] = result[LOSSES]
-        if result is not None and result[TRAINED] is not None:
-            trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
+        if result is None or result[TRAINED] is None:
+            search.tell(proposal_id, result)
+            return
+        trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
         search.tell(proposal_id, result)
-        trained.keep_only(search.wanted(space.fits))
+        trained.keep_only(search.wanted(space.fits))  # which takes the longer, the more trials there were
 
     _search(spec, model, splits, workdir, AskTell(search.ask, tell, trained.reference, race), log)
     if search.hopeless:

@@ -68,7 +68,8 @@ class DatabaseLog(JobLog):
 
         def take() -> None:
             with self._database.write() as session:
-                _, attempt = self._fenced(session, process)
+                job, attempt = self._own(session)
+                self._check_fence(job, attempt, process)
                 attempt.process, attempt.seen_at = process, now(session)
 
         _patiently(take)
@@ -77,7 +78,8 @@ class DatabaseLog(JobLog):
     def beat(self) -> None:
         """A sign of life, by which the attempt keeps its lease."""
         with self._database.write() as session:
-            _, attempt = self._fenced(session, self._process)
+            job, attempt = self._own(session)
+            self._check_fence(job, attempt, self._process)
             attempt.seen_at = now(session)
 
     def check_wanted(self) -> None:
@@ -254,7 +256,7 @@ class DatabaseLog(JobLog):
             job, attempt = self._own(session)
             if attempt.process == self._process and attempt.writes >= number:
                 return  # it was committed, and the connection lost before we heard of it
-            self._fenced(session, self._process)
+            self._check_fence(job, attempt, self._process)
             if job.state == State.PAUSING and not also_pausing:
                 raise NotWanted(f"Job {job.id} is {job.state}; it goes on in another attempt.")
             change(session, job, attempt)
@@ -268,15 +270,13 @@ class DatabaseLog(JobLog):
             raise NotWanted(f"Attempt {self._attempt} at job {job.id} is none that was begun.")
         return job, attempt
 
-    def _fenced(self, session: Session, process: str) -> tuple[Job, Attempt]:
-        job, attempt = self._own(session)
+    def _check_fence(self, job: Job, attempt: Attempt, process: str) -> None:
         if job.attempt != self._attempt:
             raise NotWanted(f"Attempt {self._attempt} at job {job.id} was replaced by attempt {job.attempt}.")
         if job.state not in WRITABLE:
             raise NotWanted(f"Job {job.id} is {job.state}; nothing more is written for it.")
         if attempt.process not in (None, process):
             raise NotWanted(f"Attempt {self._attempt} at job {job.id} belongs to another process, {attempt.process}.")
-        return job, attempt
 
 
 def _patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ...] = (DatabaseAway,)) -> Result:

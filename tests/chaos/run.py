@@ -49,7 +49,7 @@ JOB_SECONDS = 1800.0  # after which a job counts as lost; each kill costs it hal
 
 @dataclass
 class Report:
-    """What came of a run."""
+    """What came of a run; ``longest_silence`` is from the last kill or the job's last event to its next event, in seconds."""
 
     seed: int
     kills: dict[str, int] = field(default_factory=dict)
@@ -194,6 +194,7 @@ def disturb(
         if target is not None and time.monotonic() >= at:
             if service.kill(target, rng):
                 report.kills[target] = report.kills.get(target, 0) + 1
+                seen = time.monotonic()
                 target = next(targets, None)
             at = time.monotonic() + (pause() if target else 0)
         time.sleep(0.3)

@@ -84,7 +84,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         search.tell(proposal_id, result)
         trained.keep_only(search.wanted(space.fits))  # which takes the longer, the more trials there were
 
-    _search(spec, model, splits, workdir, AskTell(search.ask, tell, trained.reference, race), log)
+    asks = AskTell(search.ask, tell, trained.reference, race)
+    run_trials(spec, PruningTrial, {"model": model, "data": splits, "spec": spec}, asks, workdir, log)
     if search.hopeless:
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"
@@ -118,18 +119,35 @@ class _Watch(tune.Callback):
         trial.config[PARENT] = None  # Tune keeps the configs of all trials, and would keep their parents' weights so
 
 
-def _search(spec: JobSpec, model: Path, splits: Splits, workdir: Path, search: AskTell, log: JobLog) -> None:
+def run_trials(
+    spec: JobSpec,
+    trial: type[tune.Trainable],
+    parameters: Mapping[str, Any],
+    search: AskTell,
+    workdir: Path,
+    log: JobLog,
+) -> None:
+    """Runs a search's trials under Ray Tune until it is over.
+
+    Args:
+        spec: says how many trials run at once and what each takes of a worker.
+        trial: what runs one; the dashboard shows its name.
+        parameters: what its ``setup`` gets besides the config; sent to each node once.
+        search: asks for trials and is told of them.
+        workdir: where Tune may write.
+        log: told when trials start and how their training goes.
+    """
     os.environ.update(_QUIET_TUNE)
     # It looks for each trial's result file at the end, and warns of every one that was not written.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     trainable: Any = tune.with_resources(
-        tune.with_parameters(PruningTrial, model=model, data=splits, spec=spec),
+        tune.with_parameters(trial, **parameters),
         {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus},
     )
     # Tune wraps the class; the dashboard lists its actors under this name.
-    trainable.__name__ = trainable.__qualname__ = PruningTrial.__name__
+    trainable.__name__ = trainable.__qualname__ = trial.__name__
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

@@ -10,6 +10,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+SCORING = 2
+"""Version of what a trial's score means: raised when the same cut would score otherwise; scores of two are not compared."""
+
 
 class Strict(BaseModel):
     """Base of the spec's parts: immutable, and an unknown field is an error."""

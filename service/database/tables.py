@@ -24,6 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from workers.spec import SCORING
+
 ID_LENGTH = 40  # characters: prefix, 16 of time, 8 random, with room
 NAME_LENGTH = 200  # characters: longer names are cut off by every table anyway
 SHA256_LENGTH = 64  # hexadecimal digits
@@ -99,7 +101,8 @@ class Job(Base):
 
     ``attempt`` is the fencing token: it grows with each process that is started for the job, and only the newest may
     write. ``losses`` counts the processes lost since a trial was last told. ``sequence`` numbers the job's asks and tells.
-    ``stop_asked``: no trial is to start any more, whatever becomes of the process.
+    ``stop_asked``: no trial is to start any more, whatever becomes of the process. ``scoring`` is the ``SCORING`` that its
+    trials are scored by.
     """
 
     __tablename__ = "jobs"
@@ -111,6 +114,7 @@ class Job(Base):
     spec: Mapped[dict[str, Any]]
     budget_limit: Mapped[int] = mapped_column(BigInteger)
     planned_trials: Mapped[int] = mapped_column(BigInteger)
+    scoring: Mapped[int] = mapped_column(Integer, default=SCORING, server_default="1")
     state: Mapped[str] = mapped_column(String(20), index=True)
     reason: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(Integer, default=0)

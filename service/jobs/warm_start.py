@@ -12,7 +12,7 @@ from service.database.tables import Dataset, Job, Model, Trial
 from service.jobs.repository import JobRepository
 from service.problems import NotFound
 from workers.plan import make_space, ranks_globally
-from workers.spec import JobSpec
+from workers.spec import SCORING, JobSpec
 
 FIELD = "searcher.params.warm_start"
 
@@ -52,6 +52,8 @@ def earlier_trials(spec: JobSpec, model: Model, dataset: Dataset, jobs: JobRepos
 
 def difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str | None:
     """What of the earlier job makes its scores others than the new job's."""
+    if job.scoring != SCORING:
+        return "was scored by another version of Secateur"
     if job.model_id != model.id:
         return f"pruned another model, {job.model_id}"
     if job.dataset_id != dataset.id:

@@ -20,7 +20,7 @@ from tests.service.doubles import cost_model, model_inspection
 from workers.log import Plan
 from workers.plan import make_searcher, make_space
 from workers.search import RecordedSearch
-from workers.spec import JobSpec
+from workers.spec import SCORING, JobSpec
 
 TRIED = [((16, 16), 0.0), ((8, 8), -0.3), ((4, 12), None), ((12, 4), -0.2)]
 
@@ -149,6 +149,19 @@ def test_an_earlier_job_whose_scores_do_not_compare_is_refused(
     assert problem["field"] == "searcher.params.warm_start"
     assert f"searcher.params.warm_start '{earlier}' {detail}" in problem["detail"]
     assert problem["detail"].endswith(".")
+
+
+def test_scores_of_another_version_are_not_compared(api: TestClient, job_json: dict[str, Any], earlier: str) -> None:
+    with database_of(api).write() as session:
+        session.get_one(Job, earlier).scoring = SCORING - 1
+    refused = api.post("/jobs", json=warm(job_json, earlier))
+    assert refused.status_code == 422
+    assert "was scored by another version of Secateur, so that its scores do not compare" in refused.json()["detail"]
+    fresh = api.post("/jobs", json=job_json).json()["id"]
+    assert log_of(api, fresh).known() == {}
+    with database_of(api).write() as session:
+        session.get_one(Job, earlier).scoring = SCORING
+    assert len(log_of(api, api.post("/jobs", json={**job_json, "name": "again"}).json()["id"]).known()) == 3
 
 
 def test_what_may_differ(api: TestClient, job_json: dict[str, Any], earlier: str) -> None:

@@ -207,7 +207,7 @@ class DatabaseLog(JobLog):
 
     def finishing(self) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
-            move(session, job, State.FINISHING)
+            move(session, job, State.FINISHING, job.reason if job.stop_asked else None)
             # What was planned was the most there could be; from now on progress means the trials there were.
             trials = select(func.count()).select_from(Trial).where(Trial.job_id == job.id)
             job.planned_trials = session.scalars(trials).one()

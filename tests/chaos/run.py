@@ -21,10 +21,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pruners.errors import SecateurError
@@ -66,7 +67,8 @@ class Report:
 class Service:
     """``secateur serve`` on a data folder, whose processes can be killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self.data = folder / "data"
         self.data.mkdir()
         with socket.socket() as probe:
@@ -80,9 +82,14 @@ class Service:
         if self.api.poll() is not None:
             self.api = self._serve()
 
+    def restart(self) -> None:
+        """The same, and waits until it answers."""
+        self.ensure()
+        self._connect().close()
+
     def kill(self, target: str, rng: random.Random) -> bool:
         """Kills one process of that kind, as ``kill -9`` does; whether there was one."""
-        found = [self.api.pid] if target == "api" else self._processes(target)
+        found = [self.api.pid] if target == "api" else self.processes(target)
         if not found:
             return False
         with suppress(ProcessLookupError):
@@ -94,8 +101,7 @@ class Service:
 
     def close(self) -> None:
         self.client.close()
-        self.ensure()
-        self._connect().close()
+        self.restart()
         self.api.send_signal(signal.SIGINT)
         self.api.wait()
 
@@ -103,7 +109,7 @@ class Service:
         command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), "--data-dir", str(self.data)]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
         with (self.data / "service.log").open("a") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=clean)
+            return subprocess.Popen(command, stdout=log, stderr=log, env={**clean, **self._environment})
 
     def _connect(self) -> Client:
         deadline = time.monotonic() + START_SECONDS
@@ -115,13 +121,13 @@ class Service:
             time.sleep(0.2)
         raise TimeoutError((self.data / "service.log").read_text()[-2000:])
 
-    def _processes(self, target: str) -> list[int]:
-        """Of our Ray alone: whatever it starts inherits the path of its token."""
-        mark, ours = {
-            "job": (b"\0service.run_job\0", True),
-            "worker": (b"ray::PruningTrial", True),
-            "raylet": (b"/raylet/raylet\0", True),
-            "head": (b"/gcs/gcs_server\0", True),
+    def processes(self, target: str) -> list[int]:
+        """Those of a kind, of our Ray alone: whatever it starts inherits the path of its token."""
+        mark = {
+            "job": b"\0service.run_job\0",
+            "worker": b"ray::PruningTrial",
+            "raylet": b"/raylet/raylet\0",
+            "head": b"/gcs/gcs_server\0",
         }[target]
         token = f"RAY_AUTH_TOKEN_PATH={self.data / 'ray.token'}\0".encode()
         found = []
@@ -129,15 +135,15 @@ class Service:
             with suppress(OSError):
                 command = (process / "cmdline").read_bytes()
                 shell = command.startswith((b"/bin/sh", b"sh\0"))
-                if mark in command and not shell and (not ours or token in (process / "environ").read_bytes()):
+                if mark in command and not shell and token in (process / "environ").read_bytes():
                     found.append(int(process.name))
         return found
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Service]:
+def serving(folder: Path, environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[Service]:
     """A service for a while."""
-    service = Service(folder)
+    service = Service(folder, environment)
     try:
         yield service
     finally:
@@ -251,8 +257,7 @@ def chaos(
                 wholes[name] = outcome(service.client, job)
             job = submit(service.client, files, SEARCHES[name], trials)
             disturb(service, job, rng, lambda: rng.uniform(*gap), due, report)
-            service.ensure()
-            service._connect().close()
+            service.restart()
             judge(name, outcome(service.client, job), wholes[name], report)
             report.seconds = round(time.monotonic() - began)
             sys.stderr.write(f"{json.dumps(asdict(report))}\n")

@@ -5,7 +5,8 @@
 A service of its own runs one job after the other, each by a deterministic searcher. At random moments, all drawn from the
 seed, ``kill -9`` hits the API (which is started again), the job's process, one of its trials, the raylet or Ray's head.
 Each job must end as an uninterrupted run of the same job did: the same trials, each told once with the same score, and the
-same winner. Several runs, one after the other on one report, add up.
+same winner. A job that loses ten processes in a row without a new result fails by design, so after five kills in a row the next
+one waits for a result. Several runs, one after the other on one report, add up.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 
 START_SECONDS = 120.0  # for the API to answer on a busy machine
+MOST_IN_A_ROW = 5  # kills without a result of the job between them
 JOB_SECONDS = 1800.0  # after which a job counts as lost; each kill costs it half a minute at most
 
 
@@ -187,6 +189,7 @@ def disturb(
     """Kills until the job has ended or there are no more targets, then waits for its end."""
     began = seen = time.monotonic()
     events, target, at = 0, next(targets, None), time.monotonic() + pause()
+    in_a_row, results = 0, 0
     while time.monotonic() - began < JOB_SECONDS:
         service.ensure()
         with suppress(SecateurError):
@@ -196,11 +199,13 @@ def disturb(
                 events, seen = count, time.monotonic()
             if job["state"] in ENDED:
                 return
+            if job["progress"]["finished"] > results:
+                in_a_row, results = 0, job["progress"]["finished"]
         report.longest_silence = max(report.longest_silence, round(time.monotonic() - seen, 1))
-        if target is not None and time.monotonic() >= at:
+        if target is not None and time.monotonic() >= at and in_a_row < MOST_IN_A_ROW:
             if service.kill(target, rng):
                 report.kills[target] = report.kills.get(target, 0) + 1
-                seen = time.monotonic()
+                seen, in_a_row = time.monotonic(), in_a_row + 1
                 target = next(targets, None)
             at = time.monotonic() + (pause() if target else 0)
         time.sleep(0.3)

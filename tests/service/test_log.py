@@ -21,7 +21,7 @@ from service.app import create_app
 from service.context import Context
 from service.database import Database, DatabaseAway
 from service.database.tables import Attempt
-from service.jobs.log import DatabaseLog, NotWanted, _patiently
+from service.jobs.log import DatabaseLog, NotWanted, patiently
 from service.jobs.repository import JobRepository
 from service.jobs.states import State, locked, move
 from service.jobs.views import trial_view
@@ -178,7 +178,7 @@ def test_an_outage_of_an_hour_ends_the_process(log: DatabaseLog, monkeypatch: py
         raise DatabaseAway("gone")
 
     with pytest.raises(DatabaseAway):
-        _patiently(away)
+        patiently(away)
 
 
 def test_a_pausing_job_hears_what_is_finished_and_no_more(log: DatabaseLog, database: Database, queued: str) -> None:

@@ -18,11 +18,10 @@ from pathlib import Path
 import structlog
 
 from pruners.errors import SecateurError
-from service.database import Database
-from service.database.tables import Dataset, Model
+from service.database import Database, DatabaseAway
+from service.database.tables import Dataset, Job, Model
 from service.heartbeat import beating
-from service.jobs.log import DatabaseLog, NotWanted
-from service.jobs.repository import JobRepository
+from service.jobs.log import DatabaseLog, NotWanted, patiently
 from service.jobs.states import IllegalMove
 from service.logs import configure_logging
 from service.settings import Settings
@@ -84,6 +83,8 @@ def attempt(
             _work(job_id, number, database, store, folder, work, job_log)
     except (NotWanted, IllegalMove) as error:
         log.warning("not_wanted", reason=str(error))
+    except DatabaseAway as error:  # for too long; the job goes on in another attempt
+        log.error("database_away", reason=str(error))
     except Exception as error:
         if not isinstance(error, SecateurError):
             log.exception("job_crashed")
@@ -115,16 +116,19 @@ def _leave() -> None:
 
 
 def _work(job_id: str, number: int, database: Database, store: Store, folder: Path, work: Work, job_log: DatabaseLog) -> None:
-    job = JobRepository(database).get(job_id)
-    with database.read() as session:
-        model, dataset = session.get_one(Model, job.model_id), session.get_one(Dataset, job.dataset_id)
+    def read() -> tuple[JobSpec, str, str]:
+        with database.read() as session:
+            job = session.get_one(Job, job_id)
+            model, dataset = session.get_one(Model, job.model_id), session.get_one(Dataset, job.dataset_id)
+            return JobSpec.model_validate(job.spec), model.sha256, dataset.sha256
+
+    spec, model, dataset = patiently(read)
     for left in folder.glob("attempt-*"):  # by attempts that were killed; this one is the only one that may write
         shutil.rmtree(left, ignore_errors=True)
     own = folder / f"attempt-{number}"
     own.mkdir(parents=True, exist_ok=True)
     try:
-        spec = JobSpec.model_validate(job.spec)
-        work(spec, store.verified(model.sha256), store.verified(dataset.sha256), own, folder / "networks", job_log)
+        work(spec, store.verified(model), store.verified(dataset), own, folder / "networks", job_log)
     finally:
         shutil.rmtree(own, ignore_errors=True)
 

@@ -7,17 +7,18 @@ renamed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.problems import ServiceError, TooLarge
+from service.problems import ServiceError, StorageFull, TooLarge
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 2**20  # bytes; larger ones are no faster
@@ -79,7 +80,8 @@ class Upload:
 
     def close(self) -> None:
         """Removes what was not kept."""
-        self._file.close()
+        with suppress(OSError):  # what is still to be written may find the disk full
+            self._file.close()
         self.path.unlink(missing_ok=True)
 
 
@@ -93,11 +95,18 @@ class Store:
 
     @contextmanager
     def receive(self, field: str, limit: int | None = None) -> Iterator[Upload]:
-        """A new upload of at most ``limit`` bytes, gone at the end unless it was kept; ``field`` is for the error."""
+        """A new upload of at most ``limit`` bytes, gone at the end unless it was kept; ``field`` is for the error.
+
+        Raises ``StorageFull`` where the disk is.
+        """
         descriptor, path = tempfile.mkstemp(dir=self._incoming)
         upload = Upload(self, descriptor, Path(path), field, limit)
         try:
             yield upload
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull("The store's disk is full; free some space and try again.") from error
+            raise
         finally:
             upload.close()
 

@@ -72,7 +72,7 @@ class DatabaseLog(JobLog):
                 self._check_fence(job, attempt, process)
                 attempt.process, attempt.seen_at = process, now(session)
 
-        _patiently(take)
+        patiently(take)
         self._process = process
 
     def beat(self) -> None:
@@ -94,7 +94,7 @@ class DatabaseLog(JobLog):
             with self._database.read() as session:
                 return session.scalars(select(Trial).where(Trial.job_id == self._job_id)).all()
 
-        trials = _patiently(read)
+        trials = patiently(read)
         entries: list[tuple[int, Record]] = []
         for trial in trials:
             proposal = _proposal(trial)
@@ -124,7 +124,7 @@ class DatabaseLog(JobLog):
                     if attempt.searching_at is not None
                 )
 
-        return _patiently(read)
+        return patiently(read)
 
     def losses_before(self) -> dict[int, int]:
         def read() -> dict[int, int]:
@@ -132,7 +132,7 @@ class DatabaseLog(JobLog):
                 found = session.execute(select(Trial.number, Trial.losses).where(Trial.job_id == self._job_id))
                 return {number: len(losses) for number, losses in found if losses}
 
-        return _patiently(read)
+        return patiently(read)
 
     def running(self, planned_trials: int) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
@@ -149,7 +149,7 @@ class DatabaseLog(JobLog):
             with self._database.read() as session:
                 return session.scalars(select(Job.stop_asked).where(Job.id == self._job_id)).one()
 
-        return _patiently(read)
+        return patiently(read)
 
     def asked(self, proposal: Proposal, plan: Plan) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
@@ -216,7 +216,7 @@ class DatabaseLog(JobLog):
 
     def finishing(self) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
-            move(session, job, State.FINISHING)
+            move(session, job, State.FINISHING, job.reason if job.stop_asked else None)
             # What was planned was the most there could be; from now on progress means the trials there were.
             trials = select(func.count()).select_from(Trial).where(Trial.job_id == job.id)
             job.planned_trials = session.scalars(trials).one()
@@ -241,10 +241,10 @@ class DatabaseLog(JobLog):
     def failed(self, reason: str) -> None:
         """The job cannot end well; ``reason`` is one sentence for its owner."""
         fail = partial(self._once, self._numbered(), lambda session, job, _: move(session, job, State.FAILED, reason))
-        _patiently(fail, (DatabaseAway, StorageFull))  # a full disk that is the reason must not keep it from being told
+        patiently(fail, (DatabaseAway, StorageFull))  # a full disk that is the reason must not keep it from being told
 
     def _write(self, change: Change, also_pausing: bool = False) -> None:
-        _patiently(partial(self._once, self._numbered(), change, also_pausing))
+        patiently(partial(self._once, self._numbered(), change, also_pausing))
 
     def _numbered(self) -> int:
         self._writes += 1
@@ -279,7 +279,7 @@ class DatabaseLog(JobLog):
             raise NotWanted(f"Attempt {self._attempt} at job {job.id} belongs to another process, {attempt.process}.")
 
 
-def _patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ...] = (DatabaseAway,)) -> Result:
+def patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ...] = (DatabaseAway,)) -> Result:
     """Does the work as soon as the database answers."""
     began, wait = time.monotonic(), _FIRST_WAIT
     while True:

@@ -17,7 +17,7 @@ from service.jobs.summary import Summary, summaries
 from service.pages import newest_first, oldest_first
 from service.problems import Conflict, KeyReused, NotFound
 
-MOST_LOSSES = 5
+MOST_LOSSES = 10
 """Processes that a job may lose in a row without a new result: a machine may go down and up some times, but not for ever."""
 
 

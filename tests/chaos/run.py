@@ -5,7 +5,8 @@
 A service of its own runs one job after the other, each by a deterministic searcher. At random moments, all drawn from the
 seed, ``kill -9`` hits the API (which is started again), the job's process, one of its trials, the raylet or Ray's head.
 Each job must end as an uninterrupted run of the same job did: the same trials, each told once with the same score, and the
-same winner. Several runs, one after the other on one report, add up.
+same winner. A job that loses ten processes in a row without a new result fails by design, so after five kills in a row the next
+one waits for a result. Several runs, one after the other on one report, add up.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pruners.errors import SecateurError
@@ -44,6 +46,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 
 START_SECONDS = 120.0  # for the API to answer on a busy machine
+MOST_IN_A_ROW = 5  # kills without a result of the job between them
 JOB_SECONDS = 1800.0  # after which a job counts as lost; each kill costs it half a minute at most
 
 
@@ -66,7 +69,8 @@ class Report:
 class Service:
     """``secateur serve`` on a data folder, whose processes can be killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self.data = folder / "data"
         self.data.mkdir()
         with socket.socket() as probe:
@@ -80,9 +84,14 @@ class Service:
         if self.api.poll() is not None:
             self.api = self._serve()
 
+    def restart(self) -> None:
+        """The same, and waits until it answers."""
+        self.ensure()
+        self._connect().close()
+
     def kill(self, target: str, rng: random.Random) -> bool:
         """Kills one process of that kind, as ``kill -9`` does; whether there was one."""
-        found = [self.api.pid] if target == "api" else self._processes(target)
+        found = [self.api.pid] if target == "api" else self.processes(target)
         if not found:
             return False
         with suppress(ProcessLookupError):
@@ -94,8 +103,7 @@ class Service:
 
     def close(self) -> None:
         self.client.close()
-        self.ensure()
-        self._connect().close()
+        self.restart()
         self.api.send_signal(signal.SIGINT)
         self.api.wait()
 
@@ -103,7 +111,7 @@ class Service:
         command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), "--data-dir", str(self.data)]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
         with (self.data / "service.log").open("a") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=clean)
+            return subprocess.Popen(command, stdout=log, stderr=log, env={**clean, **self._environment})
 
     def _connect(self) -> Client:
         deadline = time.monotonic() + START_SECONDS
@@ -115,13 +123,13 @@ class Service:
             time.sleep(0.2)
         raise TimeoutError((self.data / "service.log").read_text()[-2000:])
 
-    def _processes(self, target: str) -> list[int]:
-        """Of our Ray alone: whatever it starts inherits the path of its token."""
-        mark, ours = {
-            "job": (b"\0service.run_job\0", True),
-            "worker": (b"ray::PruningTrial", True),
-            "raylet": (b"/raylet/raylet\0", True),
-            "head": (b"/gcs/gcs_server\0", True),
+    def processes(self, target: str) -> list[int]:
+        """Those of a kind, of our Ray alone: whatever it starts inherits the path of its token."""
+        mark = {
+            "job": b"\0service.run_job\0",
+            "worker": b"ray::PruningTrial",
+            "raylet": b"/raylet/raylet\0",
+            "head": b"/gcs/gcs_server\0",
         }[target]
         token = f"RAY_AUTH_TOKEN_PATH={self.data / 'ray.token'}\0".encode()
         found = []
@@ -129,15 +137,15 @@ class Service:
             with suppress(OSError):
                 command = (process / "cmdline").read_bytes()
                 shell = command.startswith((b"/bin/sh", b"sh\0"))
-                if mark in command and not shell and (not ours or token in (process / "environ").read_bytes()):
+                if mark in command and not shell and token in (process / "environ").read_bytes():
                     found.append(int(process.name))
         return found
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Service]:
+def serving(folder: Path, environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[Service]:
     """A service for a while."""
-    service = Service(folder)
+    service = Service(folder, environment)
     try:
         yield service
     finally:
@@ -181,6 +189,7 @@ def disturb(
     """Kills until the job has ended or there are no more targets, then waits for its end."""
     began = seen = time.monotonic()
     events, target, at = 0, next(targets, None), time.monotonic() + pause()
+    in_a_row, results = 0, 0
     while time.monotonic() - began < JOB_SECONDS:
         service.ensure()
         with suppress(SecateurError):
@@ -190,11 +199,13 @@ def disturb(
                 events, seen = count, time.monotonic()
             if job["state"] in ENDED:
                 return
+            if job["progress"]["finished"] > results:
+                in_a_row, results = 0, job["progress"]["finished"]
         report.longest_silence = max(report.longest_silence, round(time.monotonic() - seen, 1))
-        if target is not None and time.monotonic() >= at:
+        if target is not None and time.monotonic() >= at and in_a_row < MOST_IN_A_ROW:
             if service.kill(target, rng):
                 report.kills[target] = report.kills.get(target, 0) + 1
-                seen = time.monotonic()
+                seen, in_a_row = time.monotonic(), in_a_row + 1
                 target = next(targets, None)
             at = time.monotonic() + (pause() if target else 0)
         time.sleep(0.3)
@@ -251,8 +262,7 @@ def chaos(
                 wholes[name] = outcome(service.client, job)
             job = submit(service.client, files, SEARCHES[name], trials)
             disturb(service, job, rng, lambda: rng.uniform(*gap), due, report)
-            service.ensure()
-            service._connect().close()
+            service.restart()
             judge(name, outcome(service.client, job), wholes[name], report)
             report.seconds = round(time.monotonic() - began)
             sys.stderr.write(f"{json.dumps(asdict(report))}\n")

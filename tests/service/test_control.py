@@ -115,6 +115,7 @@ def test_a_stopped_job_ends_with_the_best_and_may_be_asked_again(api: TestClient
     again = api.post(f"/jobs/{job}/stop")
     assert (again.status_code, again.json()["state"]) == (202, "succeeded")
     assert again.json()["best"]["trial"] == 0
+    assert again.json()["reason"] == "Stopped on request; the best network so far is kept."
 
 
 def test_a_stop_outlives_the_process(api: TestClient, context: Context, job: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,7 @@ from service.app import create_app
 from service.context import Context
 from service.database import Database, DatabaseAway
 from service.database.tables import Attempt
-from service.jobs.log import DatabaseLog, NotWanted, _patiently
+from service.jobs.log import DatabaseLog, NotWanted, patiently
 from service.jobs.repository import JobRepository
 from service.jobs.states import State, locked, move
 from service.jobs.views import trial_view
@@ -177,7 +178,7 @@ def test_an_outage_of_an_hour_ends_the_process(log: DatabaseLog, monkeypatch: py
         raise DatabaseAway("gone")
 
     with pytest.raises(DatabaseAway):
-        _patiently(away)
+        patiently(away)
 
 
 def test_a_pausing_job_hears_what_is_finished_and_no_more(log: DatabaseLog, database: Database, queued: str) -> None:
@@ -316,6 +317,22 @@ def test_progress_under_a_budget_of_bytes(finished: Finished) -> None:
     shown = finished.client.get(f"/jobs/{job}").json()
     assert shown["progress"]["best_trial"] == 0
     assert [(point["trial"], point["size_bytes"]) for point in shown["pareto"]] == [(0, 2040)]
+
+
+def test_progress_under_a_budget_of_weights(finished: Finished) -> None:
+    """Whose cost no column holds: the weights that stay are in the plan."""
+    files = {"model": b"model", "data": b"data"}
+    spec = '{"budget": {"metric": "sparsity", "ratio": 0.5}, "pruner": {"name": "level"}, "searcher": {"name": "fixed"}}'
+    job = finished.client.post("/jobs", files=files, data={"job": spec}).json()["id"]
+    context: Context = finished.client.app.state.context  # type: ignore[attr-defined]
+    log = DatabaseLog(context.database, context.store, job, started(context.database, job))
+    log.running(4)
+    for number, (weights, score) in enumerate([(2600, -0.01), (1000, -0.2), (1000, -0.1), (1200, -0.3)]):
+        log.asked(Proposal(number, (8, 16)), replace(plan(), widths={"conv1": weights}))
+        log.told(number, Outcome(score, 0.9), 0.5, WORKER)
+    shown = finished.client.get(f"/jobs/{job}").json()
+    assert shown["progress"]["best_trial"] == 2, "trial 0 keeps more than half of the weights"
+    assert [point["trial"] for point in shown["pareto"]] == [2, 0]
 
 
 def test_a_finished_job_shows_best_and_baseline(finished: Finished, tmp_path: Path) -> None:

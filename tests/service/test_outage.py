@@ -124,16 +124,24 @@ def test_a_job_outlasts_its_database(
     assert {trial.attempts for trial in jobs.trials(job, 500, None)[0]} == {1}
 
 
-def test_fifty_equal_requests_at_once_make_one_job(api: TestClient, job_json: dict[str, Any]) -> None:
-    def post(body: dict[str, Any]) -> tuple[int, Any]:
-        answer = api.post("/jobs", json=body, headers={"Idempotency-Key": "one"})
+def test_fifty_equal_requests_at_once_make_one_job_and_later_ones_none(
+    api: TestClient, job_json: dict[str, Any], tmp_path: Path, database_url: str
+) -> None:
+    def post(body: dict[str, Any], to: TestClient = api) -> tuple[int, Any]:
+        answer = to.post("/jobs", json=body, headers={"Idempotency-Key": "one"})
         return answer.status_code, answer.json()
 
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(post, [job_json] * 50))
     assert {status for status, _ in answers} == {202}
-    assert len({body["id"] for _, body in answers}) == 1
-    assert len(api.get("/jobs").json()["items"]) == 1
-    status, refusal = post({**job_json, "seed": 1})
-    assert status == 422
-    assert "from a different request" in refusal["detail"]
+    (made,) = {body["id"] for _, body in answers}
+    assert [job["id"] for job in api.get("/jobs").json()["items"]] == [made]
+    ray = FakeRay()
+    ray.down = True
+    restarted = create_app(make_settings(tmp_path / "data", database_url=database_url), inspect=FakeInspect(), ray=ray)
+    with TestClient(restarted, headers={"Authorization": f"Bearer {TOKEN}"}) as again:
+        for client in (api, again):
+            assert post(job_json, client)[1]["id"] == made
+            status, refusal = post({**job_json, "seed": 1}, client)
+            assert status == 422
+            assert "from a different request" in refusal["detail"]

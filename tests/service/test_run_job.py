@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
 
 import pytest
+from sqlalchemy.orm import Session
 
 from pruners.errors import InvalidInput, JobFailed
-from service.database import Database
+from service.database import Database, DatabaseAway
 from service.jobs.repository import JobRepository
 from service.jobs.states import State
 from service.run_job import attempt
@@ -166,3 +169,34 @@ def test_a_full_disk_is_the_reason(database: Database, store: Store, jobs: JobRe
         State.FAILED,
         "The disk of the job's files is full; free some space and submit the job again.",
     )
+
+
+def test_a_database_that_is_away_for_too_long_does_not_fail_the_job(
+    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+) -> None:
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
+        log.running(3)
+        raise DatabaseAway("gone for an hour")
+
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 1
+    assert jobs.get(queued).state == State.RUNNING, "until its dispatcher begins another attempt"
+
+
+def test_a_process_begins_though_its_database_is_away_for_a_moment(
+    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.jobs.log._FIRST_WAIT", 0.001)
+    left = [True, False, True, True]
+    session = database.read
+
+    @contextmanager
+    def flaky() -> Iterator[Session]:
+        if left and left.pop():
+            raise DatabaseAway("gone")
+        with session() as found:
+            yield found
+
+    monkeypatch.setattr(database, "read", flaky)
+    began = []
+    attempt(queued, 1, database, store, tmp_path, lambda *_: began.append(1), not_left)
+    assert began == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -119,3 +120,18 @@ def test_a_bad_page_parameter_is_named(api: TestClient, name: str, value: str) -
     assert refused.json()["field"] == name
     assert refused.json()["detail"].startswith(f"{name} '{value}' ")
     assert refused.json()["errors"] == [{"field": name, "detail": refused.json()["detail"]}]
+
+
+def test_a_full_disk_refuses_an_upload_and_keeps_nothing_of_it(
+    api: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.store.os.fsync", full)
+        refused = api.post("/models", content=b"model")
+    assert (refused.status_code, refused.json()["title"]) == (507, "Storage full")
+    assert refused.json()["detail"] == "The store's disk is full; free some space and try again."
+    assert [path for path in (tmp_path / "data" / "store").rglob("*") if path.is_file()] == []
+    assert api.post("/models", content=b"model").status_code == 201

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve test check format bench bench-search zoo fuzz clean
+.PHONY: help demo serve test check format bench bench-workers bench-evaluation bench-search zoo fuzz clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +36,19 @@ zoo: .venv/installed ## every architecture of the zoo: traced, halved, compared,
 fuzz: .venv/installed-dev ## fuzz the program reader for ten minutes (pip install atheris into .venv first)
 	$(BIN)/python -m tests.fuzz.fuzz_program -len_control=0 -max_len=4096 -max_total_time=600
 
-bench: bench-search ## the README's figures: see bench-search
+bench: bench-workers bench-evaluation bench-search ## all figures: see the three targets
+
+bench-workers: .venv/installed-bench ## busy share of workers and the cost of a trial (five minutes; sleeps instead of evaluating)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --output benchmarks/results/workers.json
+
+bench-evaluation: .venv/installed-bench ## what evaluations cost: make bench-evaluation DATA=cifar10.npz WEIGHTS="resnet20.safetensors" (ten minutes a network)
+	for weights in $(WEIGHTS); do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evaluation --data $(DATA) --weights $$weights && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rounds --data $(DATA) --weights $$weights && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rounds --data $(DATA) --weights $$weights --images 2048 && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --data $(DATA) --weights $$weights --trials 24 && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.profile --data $(DATA) --weights $$weights || exit 1; \
+	done
 
 bench-search: .venv/installed-bench ## searchers against controls: make bench-search DATA=cifar10.npz WEIGHTS="resnet20.safetensors resnet56.safetensors" (hours; resumes)
 	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --plot docs/search.svg

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve test check format bench bench-search zoo fuzz chaos clean
+.PHONY: help demo serve test check format bench bench-workers bench-evaluation bench-search zoo fuzz chaos clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,7 +39,19 @@ fuzz: .venv/installed-dev ## fuzz the program reader for ten minutes (pip instal
 chaos: .venv/installed-dev ## kill -9 at 200 seeded moments over a running service; nothing may be lost (an hour and more)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.run $(CHAOS)
 
-bench: bench-search ## the README's figures: see bench-search
+bench: bench-workers bench-evaluation bench-search ## all figures: see the three targets
+
+bench-workers: .venv/installed-bench ## busy share of workers and the cost of a trial (five minutes; sleeps instead of evaluating)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --output benchmarks/results/workers.json
+
+bench-evaluation: .venv/installed-bench ## what evaluations cost: make bench-evaluation DATA=cifar10.npz WEIGHTS="resnet20.safetensors" (ten minutes a network)
+	for weights in $(WEIGHTS); do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evaluation --data $(DATA) --weights $$weights && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rounds --data $(DATA) --weights $$weights && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rounds --data $(DATA) --weights $$weights --images 2048 && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --data $(DATA) --weights $$weights --trials 24 && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.profile --data $(DATA) --weights $$weights || exit 1; \
+	done
 
 bench-search: .venv/installed-bench ## searchers against controls: make bench-search DATA=cifar10.npz WEIGHTS="resnet20.safetensors resnet56.safetensors" (hours; resumes)
 	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --plot docs/search.svg

@@ -68,10 +68,23 @@ class SleepingTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        began = time.time()
-        time.sleep(self._seconds)
-        figures = {"score": 0.0, "metric": 0.0, "error": None, TRAINED: None, LOSSES: None, "done": True}
-        return {**figures, **_clocked(began), "node": socket.gethostname(), "process": os.getpid()}
+        return slept_through(self._seconds)
+
+
+class Sleeper:
+    """The same without Tune."""
+
+    def step(self, seconds: float) -> dict[str, Any]:
+        """A trial."""
+        return slept_through(seconds)
+
+
+def slept_through(seconds: float) -> dict[str, Any]:
+    """What a trial returns that takes so long and finds nothing."""
+    began = time.time()
+    time.sleep(seconds)
+    figures = {"score": 0.0, "metric": 0.0, "error": None, TRAINED: None, LOSSES: None, "done": True}
+    return {**figures, **_clocked(began), "node": socket.gethostname(), "process": os.getpid()}
 
 
 class ClockedTrial(PruningTrial):
@@ -155,15 +168,15 @@ def _summary(clocks: Sequence[Mapping[str, Any]], workers: int, cpu_seconds: flo
 
 def bare_actors(workers: int, seconds: float, trials: int) -> dict[str, float]:
     """The same sleeps in Ray actors that are handed the next one as soon as they are free."""
-    actors = [ray.remote(SleepingTrial).remote() for _ in range(workers)]
-    ray.get([actor.setup.remote({}, seconds) for actor in actors])
+    actors = [ray.remote(Sleeper).remote() for _ in range(workers)]
+    ray.get([actor.step.remote(0) for actor in actors])
     used, clocks = time.process_time(), []
-    running = {actor.step.remote(): actor for actor in actors}
+    running = {actor.step.remote(seconds): actor for actor in actors}
     for number in range(trials):
         (done,), _ = ray.wait(list(running))
         actor = running.pop(done)
         if number < trials - workers:
-            running[actor.step.remote()] = actor
+            running[actor.step.remote(seconds)] = actor
         clocks.append(ray.get(done))
     used = time.process_time() - used
     for actor in actors:

@@ -54,6 +54,7 @@ class Passes:
         self._dense = dense
         self._search = data.search
         self._calibration_images = calibration_images
+        self._chained: tuple[fx.GraphModule, list[fx.GraphModule]] = dense, chain(dense)
         self.layout = layout_of(dense, data.search)
         train = data.train
         self._references: dict[int, Tensor] = {}  # the dense network's outputs by split
@@ -66,10 +67,9 @@ class Passes:
         """Re-estimates BatchNorm statistics, in place; without calibration images they stay."""
         if not self._calibration_images:
             return
-        parts = chain(module)
-        keys = fingerprints(parts)
+        parts = self._parts(module)
         with recalibrating(module):
-            deque(self.calibration.run(parts, keys), maxlen=0)
+            deque(self.calibration.run(parts, fingerprints(parts)), maxlen=0)
 
     def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
         """Accuracy and divergence from the dense network on a split; in a race on as many of its images as it takes."""
@@ -90,9 +90,14 @@ class Passes:
     def _outputs(self, module: fx.GraphModule, split: Split) -> Generator[Tensor]:
         module.eval()
         if split is self._search:
-            parts = chain(module)
+            parts = self._parts(module)
             return self.searched.run(parts, fingerprints(parts), fused)
         return _run(fused(module), self._batches(split))
+
+    def _parts(self, module: fx.GraphModule) -> list[fx.GraphModule]:
+        if self._chained[0] is not module:  # a network is recalibrated, then judged
+            self._chained = module, chain(module)
+        return self._chained[1]
 
     def _batches(self, split: Split) -> list[Tensor]:
         return [images.contiguous(memory_format=self.layout) for images, _ in split.batches()]

@@ -112,7 +112,7 @@ class DatabaseLog(JobLog):
             with self._database.read() as session:
                 return known_outcomes(session, session.get_one(Job, self._job_id))
 
-        return _patiently(read)
+        return patiently(read)
 
     def seconds_before(self) -> float:
         def read() -> float:

@@ -167,16 +167,17 @@ class EmbeddedCluster:
     def _wait(self, head: _Head) -> None:
         """Returns when the head takes jobs; stops it and raises if that does not come to pass."""
         started = reported = time.monotonic()
-        begun = False
+        begun: set[str] = set()
         while not self._answers(head):
             now = time.monotonic()
-            listens = _listens(head.gcs_address)
-            # `ray start` itself would wait for a control process that died under it for a minute.
-            dead = not listens and (begun or now - started > CONTROL_SECONDS)
+            found = {"gcs": _listens(head.gcs_address), "raylet": _has_raylet(head.folder)}
+            living = {name for name, lives in found.items() if lives}
+            # `ray start` itself would wait for a minute and more for one of its processes that died under it.
+            dead = begun - living or ("gcs" not in living and now - started > CONTROL_SECONDS)
             if dead or not self._alive(head):
                 self._stop()
                 raise SecateurError(f"The local Ray ended while starting: {self._last_line()}")
-            begun = begun or listens
+            begun |= living
             if now - started > START_SECONDS:
                 self._stop()
                 raise SecateurError(f"The local Ray did not start in {START_SECONDS:.0f} s: {self._last_line()}")
@@ -273,6 +274,15 @@ def _listens(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _has_raylet(folder: str) -> bool:
+    """Whether a raylet listens on its socket below a head's folder, as Linux tells; elsewhere it is never seen."""
+    try:
+        sockets = Path("/proc/net/unix").read_text()
+    except OSError:
+        return False
+    return any(f" {folder}/" in line and line.endswith("/sockets/raylet") for line in sockets.splitlines())
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -90,20 +90,35 @@ def test_a_head_that_never_answers_is_given_up_and_stopped(
     assert not (tmp_path / "data" / "ray.json").exists()
 
 
-def test_a_head_whose_control_process_dies_while_it_starts_is_given_up_at_once(
-    ray: EmbeddedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+DYING_HEAD = """
+import pathlib, socket, sys, time
+options = dict(word.split("=", 1) for word in sys.argv if "=" in word)
+with socket.create_server(("127.0.0.1", int(options["--port"]))) as control:
+    control.accept()
+    if PART == "raylet":
+        path = pathlib.Path(options["--temp-dir"], "session_1", "sockets", "raylet")
+        path.parent.mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as raylet:
+            raylet.bind(str(path))
+            raylet.listen()
+            for _ in range(2):  # looks later it has been seen
+                control.accept()
+        print("it is gone", flush=True)
+        time.sleep(600)
+print("it is gone", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("part", ["gcs", "raylet"])
+def test_a_head_of_which_a_process_dies_while_it_starts_is_given_up_at_once(
+    ray: EmbeddedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    """As ``ray start`` does, this one goes on, though what it started has taken one connection and is gone."""
+    """As ``ray start`` does, this one goes on, though what it started has taken connections and is gone."""
+    if part == "raylet" and not Path("/proc/net/unix").exists():
+        pytest.skip("tells of sockets on Linux alone")
     head = tmp_path / "head"
-    head.write_text(
-        f"#!{sys.executable}\n"
-        "import socket, sys, time\n"
-        "port = next(word.partition('=')[2] for word in sys.argv if word.startswith('--port='))\n"
-        "with socket.create_server(('127.0.0.1', int(port))) as server:\n"
-        "    server.accept()\n"
-        "print('it is gone', flush=True)\n"
-        "time.sleep(600)\n"
-    )
+    head.write_text(f"#!{sys.executable}\nPART = {part!r}\n{DYING_HEAD}")
     head.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(head))
     with pytest.raises(SecateurError, match=r"ended while starting: it is gone"):

@@ -15,7 +15,7 @@ serve: .venv/installed ## run the service on http://127.0.0.1:8000 with its data
 	$(BIN)/secateur serve
 
 test: .venv/installed-dev ## the test suite (two processes; under ten minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -161,6 +161,7 @@ def submit(client: Client, files: tuple[Path, Path], search: dict[str, Any], tri
             "budget": {"metric": "macs", "ratio": 0.5},
             **search,
             "limits": {"max_trials": trials, **search.get("limits", {})},
+            "resources": {"reuse": False},  # every run evaluates all of its trials
         }
     )
     return str(made["id"])

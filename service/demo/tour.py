@@ -53,7 +53,7 @@ def tour() -> None:
         model = train_network(data)
         console.print("2. Starting the service (SQLite, a Ray of its own on this machine) …")
         with serving(folder / "data") as client:
-            console.print(f"3. Posting the job to {client.url}: half of the MACs, searched by NetAdapt …")
+            console.print(f"3. Posting the job to {client.url}: half of the MACs, searched by the default searcher …")
             job = client.submit(
                 model,
                 torch.tensor(data["x_train"][:2]),

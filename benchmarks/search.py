@@ -19,6 +19,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from workers.spec import JobSpec
 from workers.training import fine_tune
 
 CONTROLS = ("uniform", "random")
+_APART = ("fixed", "autocompress")  # searches nothing; trains
 CORRELATION = "correlation"  # takes the place of a searcher in a result that is about the score, not about a search
 _BATCHNORM_ALONE = ", BatchNorm alone"  # behind the network's name, since trials score otherwise then
 _TUNED = 24  # plans: with 20, a correlation of 0.45 is just significant at 0.05
@@ -153,15 +155,19 @@ def correlations(results: Sequence[Result]) -> Iterable[str]:
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """A panel per network and budget, a line per searcher, the best on top: a point per seed, a bar to their mean."""
+    """A row per network, a column per budget, a line per searcher, the best on top: a point per seed, a bar to their mean."""
     from matplotlib import pyplot
 
     searched = [r for r in results if r["searcher"] != CORRELATION]
-    panels = sorted({(r["network"], -r["ratio"]) for r in searched})
+    networks, ratios = sorted({r["network"] for r in searched}), sorted({r["ratio"] for r in searched}, reverse=True)
     pyplot.rcParams["svg.hashsalt"] = "secateur"  # the same picture, byte by byte, from the same results
-    figure, row = pyplot.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.4), squeeze=False, layout="constrained")
-    for axes, (network, ratio) in zip(row[0], panels, strict=True):
-        here = [r for r in searched if (r["network"], -r["ratio"]) == (network, ratio)]
+    size = (4.8 * len(ratios), 3.0 * len(networks))
+    figure, grid = pyplot.subplots(len(networks), len(ratios), figsize=size, squeeze=False, layout="constrained")
+    for axes, (network, ratio) in zip(grid.flat, product(networks, ratios), strict=True):
+        here = [r for r in searched if (r["network"], r["ratio"]) == (network, ratio)]
+        if not here:
+            axes.set_axis_off()
+            continue
         found = {name: [100 * r["accuracy"] for r in here if r["searcher"] == name] for name in {r["searcher"] for r in here}}
         names = sorted(found, key=lambda name: statistics.mean(found[name]))
         colours = ["tab:grey" if name in CONTROLS else "tab:blue" for name in names]
@@ -169,7 +175,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
         for name, colour in zip(names, colours, strict=True):
             axes.plot(found[name], [name] * len(found[name]), "o", color=colour, markersize=4)
         axes.axvline(100 * statistics.mean(r["dense_accuracy"] for r in here), color="black", linestyle=":")
-        axes.set(xlabel="test accuracy, % (dotted: dense)", title=f"{network} at {-ratio:.0%} of its MACs")
+        axes.set(xlabel="test accuracy, % (dotted: dense)", title=f"{network}\n{ratio:.0%} of its MACs")
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
 
@@ -214,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="an .npz of CIFAR-10 images")
     parser.add_argument("--weights", type=Path, nargs="+", default=[], help=".safetensors of CIFAR ResNets")
-    parser.add_argument("--searchers", nargs="+", default=[name for name in SEARCHERS if name != "fixed"])
+    parser.add_argument("--searchers", nargs="+", default=[name for name in SEARCHERS if name not in _APART])
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.5, 0.7, 0.3], help="of the dense network's MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=100, help="of each search")

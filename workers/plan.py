@@ -69,7 +69,7 @@ def make_space(
 def check_schedule(spec: JobSpec) -> None:
     """Refuses what goes with no pruner that is a schedule.
 
-    That is a search, since each of its trials would be a whole training, and least squares.
+    That is a search, since each of its trials would be a whole training, finalists, and least squares.
     """
     if spec.searcher.name != RUNS_SCHEDULES:
         problem = f"cannot run {spec.pruner.name}, a schedule that trains; use searcher {RUNS_SCHEDULES}, or another pruner"
@@ -77,6 +77,9 @@ def check_schedule(spec: JobSpec) -> None:
     if spec.recovery.least_squares:
         problem = f"finds nothing to make up for behind {spec.pruner.name}, which has silenced what goes; leave it out"
         raise InvalidInput("recovery.least_squares", True, problem)
+    if spec.recovery.finalists:
+        problem = f"has nothing to choose from behind {spec.pruner.name}, whose one trial trains; leave it out"
+        raise InvalidInput("recovery.finalists", spec.recovery.finalists, problem)
     if ranks_globally(spec):
         problem = f"needs scores before anything is trained, which {spec.pruner.name} has not; use uniform, or another pruner"
         raise InvalidInput("searcher.params.ranking", "global", problem)

@@ -43,7 +43,7 @@ def prunes_weights(spec: JobSpec) -> bool:
     if spec.searcher.name != "fixed" or spec.searcher.params.get("ranking") == "global":
         problem = "does not go with level, which cuts every layer alike; use fixed, with ranking uniform"
         raise InvalidInput("searcher.name", spec.searcher.name, problem)
-    for name in ("short_steps", "final_epochs"):
+    for name in ("short_steps", "finalists", "final_epochs"):
         if steps := getattr(spec.recovery, name):
             problem = "would train zeros away that level made; use 0, and fine-tune by LevelPruner of the library"
             raise InvalidInput(f"recovery.{name}", steps, problem)

@@ -68,6 +68,7 @@ def test_excluded_layers_stay_whole(files: tuple[Path, Path]) -> None:
         ({"searcher": {"name": "netadapt"}}, r"^searcher\.name 'netadapt' does not go with level"),
         ({"recovery": {"short_steps": 5}}, r"^recovery\.short_steps 5 would train zeros away"),
         ({"recovery": {"final_epochs": 5}}, r"^recovery\.final_epochs 5 would train zeros away"),
+        ({"recovery": {"finalists": 2}}, r"^recovery\.finalists 2 would train zeros away"),
         ({"recovery": {"least_squares": True}}, r"^recovery\.least_squares True finds no lost inputs"),
         ({"pruner": {"name": "level", "params": {"pattern": "2:4"}}}, r"^pruner\.params .* is not for level"),
     ],

@@ -8,7 +8,6 @@ All of it in one process, on one thread and in turns, so that the ratios hold on
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -17,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cifar import CifarResNet
+from benchmarks.report import report
 from pruners.cost import METRICS
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
@@ -94,12 +93,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where to write the figures as JSON; without it they are printed")
     arguments = parser.parse_args()
     result = measure(arguments.depth, arguments.rounds)
-    Console(stderr=True).print(table(result))
-    text = json.dumps(result, indent=1)
-    if arguments.output:
-        arguments.output.write_text(text)
-    else:
-        print(text)
+    report(table(result), result, arguments.output)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ time.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from benchmarks.cifar import export_cifar_resnet
+from benchmarks.report import report
 from searchers.uniform import uniform_plans
 from workers.data import Split, Splits, load
 from workers.evaluator import Evaluator
@@ -105,12 +104,7 @@ def main() -> None:
         model = Path(folder) / "model.pt2"
         export_cifar_resnet(arguments.weights, model)
         result = {"network": arguments.weights.stem, **measure(model, arguments.data, arguments.rounds)}
-    Console(stderr=True).print(table(result, arguments.weights.stem))
-    text = json.dumps(result, indent=1)
-    if arguments.output:
-        arguments.output.write_text(text)
-    else:
-        print(text)
+    report(table(result, arguments.weights.stem), result, arguments.output)
 
 
 if __name__ == "__main__":

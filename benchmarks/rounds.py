@@ -11,7 +11,6 @@ one thread; CPU time includes what racing and sharing cost themselves.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -21,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cifar import export_cifar_resnet
+from benchmarks.report import report
 from pruners.graph.chain import chain
 from searchers.base import Outcome, Proposal
 from searchers.netadapt import NetAdapt, NetAdaptParams
@@ -149,12 +148,7 @@ def main() -> None:
         same = f"{row['same_winners']} of {row['rounds']}"
         cells = (row["times_fewer_forwards"], row["least_times_fewer"], row["times_less_cpu"])
         shown.add_row(way, f"{row['forwards']:,.0f}", *(f"{cell:.2f}" for cell in cells), same)
-    Console(stderr=True).print(shown)
-    text = json.dumps({"network": arguments.weights.stem, "summary": found, "results": results}, indent=1)
-    if arguments.output:
-        arguments.output.write_text(text)
-    else:
-        print(text)
+    report(shown, {"network": arguments.weights.stem, "summary": found, "results": results}, arguments.output)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ and the memory that a worker has for itself beside one that sleeps.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import statistics
@@ -30,10 +29,10 @@ from typing import Any
 import ray
 import torch
 from ray import tune
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cifar import export_cifar_resnet
+from benchmarks.report import report
 from pruners.cost import CostModel, Linear, Polynomial, Term
 from searchers.base import Params, Searcher
 from searchers.random import Random, RandomParams
@@ -255,12 +254,7 @@ def main() -> None:
         shown.add_column(column.replace("_", " "), justify="right" if column else "left")
     for name, figures in result.items():
         shown.add_row(name, f"{figures['busy']:.1%}", *(f"{value:.1f}" for key, value in figures.items() if key != "busy"))
-    Console(stderr=True).print(shown)
-    text = json.dumps(result, indent=1)
-    if arguments.output:
-        arguments.output.write_text(text)
-    else:
-        print(text)
+    report(shown, result, arguments.output)
 
 
 if __name__ == "__main__":

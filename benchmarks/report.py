@@ -1,0 +1,20 @@
+"""How a benchmark says what it found: a table for people on stderr, JSON for programs on stdout or in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def report(table: Table, result: Any, output: Path | None) -> None:
+    """Prints the table, and the result as JSON unless it is to go to ``output``."""
+    Console(stderr=True).print(table)
+    text = json.dumps(result, indent=1)
+    if output:
+        output.write_text(text)
+    else:
+        print(text)

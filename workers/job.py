@@ -190,7 +190,8 @@ def _finish(
             log.progress("Fine-tuning made the network worse on the search images; the network before it is kept.")
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)
-    artefacts = export_all(network, evaluator.coupling, keep, evaluator.channels(winner.widths), workdir)
+    channels = evaluator.channels(winner.widths)
+    artefacts = export_all(network, evaluator.dense, evaluator.coupling, keep, channels, spec.exports, workdir, log.progress)
     example = evaluator.dense.meta["inputs"][0].example(1)
     latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (

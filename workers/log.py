@@ -64,7 +64,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One downloadable form of the best network: ``format`` is ``pt2``, ``safetensors`` or ``recipe``."""
+    """One downloadable form of the best network: ``format`` is ``pt2``, ``safetensors``, ``recipe`` or ``onnx``."""
 
     format: str
     path: Path

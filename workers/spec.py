@@ -126,6 +126,12 @@ class Resources(Strict):
     )
 
 
+class Exports(Strict):
+    """Formats of the best network beside ``.pt2``, ``.safetensors`` and the recipe, which are always there."""
+
+    onnx: bool = Field(True, description="ONNX, if all of the network's operators have one there; checked in onnxruntime.")
+
+
 class JobSpec(Strict):
     """Everything a job states besides the model and the data themselves."""
 
@@ -136,4 +142,5 @@ class JobSpec(Strict):
     recovery: Recovery = Recovery()
     limits: Limits = Limits()
     resources: Resources = Resources()
+    exports: Exports = Exports()
     seed: int = Field(0, ge=0, lt=2**31)

@@ -206,7 +206,7 @@ A broken download goes on where it ended when the command is run again."""
 def pull(
     job: JobId,
     output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="[JOB.pt2, …]")] = None,
-    format: Annotated[Format, Option(help="recipe is the widths as JSON.")] = Format.PT2,
+    format: Annotated[Format, Option(help="recipe: what was removed, as JSON.")] = Format.PT2,
     as_json: Json = False,
 ) -> None:
     """Downloads a job's best network and verifies its sha256."""

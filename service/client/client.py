@@ -132,7 +132,7 @@ class Client:
 
         Args:
             job_id: a job that has succeeded.
-            format: ``pt2``, ``safetensors`` or ``recipe``.
+            format: ``pt2``, ``safetensors``, ``recipe`` or ``onnx``.
             path: replaced if there is one.
         """
         return download(self._connection, f"{_job_path(job_id)}/checkpoint", {"format": format}, Path(path))

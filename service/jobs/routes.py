@@ -44,9 +44,10 @@ class Format(StrEnum):
     PT2 = "pt2"
     SAFETENSORS = "safetensors"
     RECIPE = "recipe"
+    ONNX = "onnx"
 
 
-_EXTENSIONS = {Format.PT2: "pt2", Format.SAFETENSORS: "safetensors", Format.RECIPE: "json"}
+_EXTENSIONS = {Format.PT2: "pt2", Format.SAFETENSORS: "safetensors", Format.RECIPE: "json", Format.ONNX: "onnx"}
 _MEDIA_TYPES = {Format.RECIPE: "application/json"}
 
 _BODY: dict[str, Any] = {

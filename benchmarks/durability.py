@@ -69,7 +69,7 @@ def many_trials(folder: Path, trials: int, searcher: str, url: str | None) -> di
         limits = json.dumps({"budget": {"ratio": 0.5}, "limits": {"max_trials": trials}})
         job = client.post("/jobs", files=files, data={"job": limits}).json()["id"]
         context: Context = client.app.state.context  # type: ignore[attr-defined]
-        JobRepository(context.database).start(job, "fake")
+        JobRepository(context.database).start(job, "fake", most=9)
         log = DatabaseLog(context.database, context.store, job, 1)
         before, began = size(context.database), time.perf_counter()
         log.claim("here", 1)

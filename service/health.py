@@ -1,15 +1,18 @@
-"""``/livez``, ``/readyz`` and ``/version``: for supervisors, without a token."""
+"""``/livez``, ``/readyz``, ``/metrics`` and ``/version``: for supervisors, without a token."""
 
 from __future__ import annotations
 
 import os
 from importlib.metadata import version
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, Field
 
-from service.context import Context, InContext
-from service.problems import ServiceError
+from service.auth import require_access_or_loopback
+from service.context import Context, InService
+from service.metrics import RowMetrics
+from service.problems import ServiceError, Unavailable, documented
 
 router = APIRouter(tags=["health"])
 
@@ -50,7 +53,7 @@ def livez() -> Alive:
 
 
 @router.get("/readyz", responses={503: {"model": Ready, "description": "Something is missing, with the reason."}})
-def readyz(context: InContext, response: Response) -> Ready:
+def readyz(context: InService, response: Response) -> Ready:
     """Whether database, store and Ray can be used. While Ray alone is not ready, jobs are taken and wait."""
     parts = {"database": _database(context), "store": _store(context), "ray": _ray(context)}
     ready = Ready(ready=all(part.ok for part in parts.values()), **parts)
@@ -63,6 +66,23 @@ def readyz(context: InContext, response: Response) -> Ready:
 def get_version() -> Version:
     """The service's version."""
     return Version(version=version("secateur"))
+
+
+@router.get(
+    "/metrics",
+    dependencies=[Depends(require_access_or_loopback)],
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format."},
+        **documented(Unavailable),
+    },
+)
+def get_metrics(context: InService) -> Response:
+    """Totals for Prometheus: jobs and trials by state, evaluations, queue, workers, calls. From this machine without a key."""
+    rows = CollectorRegistry()
+    rows.register(RowMetrics(context.database))
+    text = generate_latest(context.requests.registry) + generate_latest(rows)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _database(context: Context) -> Part:

@@ -4,11 +4,13 @@ pruners.errors.SecateurError
 ├── pruners.errors.InvalidInput   422  names the field, its value and the remedy
 └── ServiceError                       status, title and type on the class
     ├── Unauthorized              401
-    ├── NotFound                  404
+    ├── Forbidden                 403  a key whose scope does not reach so far; service.users.quotas.QuotaUsedUp
+    ├── NotFound                  404  also what is another user's
     ├── Conflict                  409
     ├── TooLarge                  413
     ├── WrongMediaType            415
     ├── KeyReused                 422  one Idempotency-Key, two different jobs
+    ├── TooManyRequests           429
     ├── Unavailable               503  service.database.DatabaseAway and Ray's are such
     ├── StorageFull               507
     └── service.store.Damaged     500  a stored file is not what was stored
@@ -16,6 +18,7 @@ pruners.errors.SecateurError
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
@@ -50,6 +53,13 @@ class Unauthorized(ServiceError):
     status = HTTPStatus.UNAUTHORIZED
     title = "Not authorised"
     headers: Mapping[str, str] = MappingProxyType({"WWW-Authenticate": 'Bearer realm="secateur"'})
+
+
+class Forbidden(ServiceError):
+    """A key that is ours, but not for this."""
+
+    status = HTTPStatus.FORBIDDEN
+    title = "Not allowed"
 
 
 class NotFound(ServiceError):
@@ -92,6 +102,17 @@ class KeyReused(ServiceError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     title = "Idempotency-Key used before"
+
+
+class TooManyRequests(ServiceError):
+    """Faster than the operator allows; ``seconds`` until the next call is answered."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    title = "Too many requests"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"That was one call too many; the next one is answered in {math.ceil(seconds)} s.")
+        self.headers = {"Retry-After": str(math.ceil(seconds))}
 
 
 class Unavailable(ServiceError):
@@ -180,10 +201,15 @@ async def _invalid_input(request: Request, error: InvalidInput) -> JSONResponse:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Of a path or query parameter; bodies are validated by the routes themselves."""
-    refusals = [refusal([{**found, "loc": found["loc"][1:]}]) for found in error.errors()]
+    """Of a parameter, or of a small body of JSON; files and jobs are read by their routes."""
+    refusals = [refusal([{**found, "loc": _place(found)}]) for found in error.errors()]
     errors = [{"field": found.field, "detail": str(found)} for found in refusals]
     return problem(request, 422, "Invalid input", str(refusals[0]), field=refusals[0].field, errors=errors)
+
+
+def _place(error: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Where an error is, without the kind of place; what is no JSON at all is the body's."""
+    return () if error["type"] == "json_invalid" else tuple(error["loc"][1:])
 
 
 async def _http_exception(request: Request, error: HTTPException) -> JSONResponse:

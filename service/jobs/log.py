@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar
 
 import structlog
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from pruners.errors import SecateurError
 from searchers.base import Asked, Given, Outcome, Proposal, Record, Told, Training
@@ -92,7 +92,8 @@ class DatabaseLog(JobLog):
     def record(self) -> Sequence[Record]:
         def read() -> Sequence[Trial]:
             with self._database.read() as session:
-                return session.scalars(select(Trial).where(Trial.job_id == self._job_id)).all()
+                # A plan is the longest part of a row, for people alone.
+                return session.scalars(select(Trial).where(Trial.job_id == self._job_id).options(defer(Trial.plan))).all()
 
         trials = patiently(read)
         entries: list[tuple[int, Record]] = []

@@ -39,7 +39,7 @@ def plan_of(widths: tuple[int, ...]) -> Plan:
 def log_of(api: TestClient, job_id: str) -> DatabaseLog:
     """Of a fresh attempt."""
     context: Context = api.app.state.context  # type: ignore[attr-defined]
-    job = JobRepository(context.database).start(job_id, "fake")
+    job = JobRepository(context.database).start(job_id, "fake", most=9)
     assert job is not None
     return DatabaseLog(context.database, context.store, job_id, job.attempt)
 

@@ -109,7 +109,7 @@ class Setting:
         return {"scores": scores, "accuracy": before, "tuned_accuracy": after}
 
     def _accuracy(self, network: torch.fx.GraphModule) -> float:
-        return self.evaluator.quality(network, self._splits.test).accuracy
+        return self.evaluator.quality(network, self._splits.test).metric
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:

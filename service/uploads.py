@@ -15,16 +15,18 @@ from starlette.datastructures import UploadFile
 
 from pruners.cost import ENGINE
 from pruners.errors import InvalidInput
+from service.body import announced, chunks
 from service.context import Context
 from service.database import Database
 from service.database.tables import NAME_LENGTH, Dataset, Model, is_id, new_id
 from service.inspection import Kind
 from service.pages import newest_first
-from service.problems import NotFound, TooLarge, WrongMediaType
+from service.problems import NotFound
 from service.store import Blob, Store, Upload
 from service.users.quotas import admit_upload
+from workers.formats.convert import VERSION
 
-_CHUNK = 2**20  # bytes gathered before a thread writes them: a network's packets are too small to be worth the switch
+_CHUNK = 2**20  # bytes of a form's file that are copied at once
 
 Table = TypeVar("Table", bound=Model | Dataset)
 
@@ -104,7 +106,7 @@ class UploadRepository(Generic[Table]):
 
 def stale(kind: Kind, inspection: Mapping[str, Any]) -> bool:
     """Whether an inspection is by other rules than today's: jobs would see other groups than it lists."""
-    return kind == "model" and inspection.get("engine") != ENGINE
+    return inspection.get("engine") != ENGINE if kind == "model" else inspection.get("version") != VERSION
 
 
 async def register(
@@ -123,29 +125,31 @@ async def register(
     known = await run_in_threadpool(rows.known, blob.sha256, name)
     if known is not None and not stale(kind, known.inspection):
         return known, False
-    found = await context.inspect(kind, upload.path)
+    found = await (_taken_in(context, upload) if kind == "data" else context.inspect(kind, upload.path))
     if known is not None:
         return await run_in_threadpool(rows.renew, known.id, found), False
     await run_in_threadpool(upload.keep)
     return await run_in_threadpool(rows.add, blob, name, found)
 
 
+async def _taken_in(context: Context, upload: Upload) -> dict[str, Any]:
+    """What a data set holds; its arrays, as jobs read them, are in the store under the sha256 ``arrays``."""
+    with context.store.receive("data") as arrays:
+        found = await context.inspect("data", upload.path, arrays.path)
+        await run_in_threadpool(arrays.reread)
+        kept = await run_in_threadpool(arrays.keep)
+    return {**found, "arrays": kept.sha256}
+
+
 @asynccontextmanager
-async def received(request: Request, store: Store, field: str, limit: int) -> AsyncIterator[Upload]:
-    """The request's raw body as an upload; raises ``TooLarge`` before reading where the length is announced."""
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        raise WrongMediaType(f"{field} is sent as the raw body here, not as a form: curl --data-binary @FILE.")
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise TooLarge(field, limit)
-    with store.receive(field, limit) as upload:
-        pending = bytearray()
-        async for chunk in request.stream():
-            pending += chunk
-            if len(pending) >= _CHUNK:
-                await run_in_threadpool(upload.write, bytes(pending))
-                pending.clear()
-        await run_in_threadpool(upload.write, bytes(pending))
+async def received(request: Request, context: Context, field: str, limit: int) -> AsyncIterator[Upload]:
+    """The request's raw body as an upload, held to what its headers announce; raises as ``service.body`` does."""
+    said = announced(request, field, limit)
+    context.store.check_room(said.size or 0)
+    with context.store.receive(field, limit) as upload:
+        async for chunk in chunks(request, context.settings):
+            await run_in_threadpool(upload.write, chunk)
+        said.check(upload.blob.size, upload.blob.sha256)
         yield upload
 
 
@@ -159,9 +163,18 @@ async def received_part(part: UploadFile, store: Store, field: str, limit: int) 
 
 
 RAW_BODY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Content-Digest",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "Of the body, by RFC 9530: `sha-256=:BASE64:`; a body that arrives otherwise is refused.",
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
+    },
 }
 """OpenAPI's description of a raw upload."""

@@ -46,7 +46,7 @@ class Measurement:
     """A finished network in figures.
 
     Attributes:
-        metric: accuracy on the test split, 0…1.
+        metric: the task's, on the test split.
         macs: for one input.
         params: count.
         size_bytes: of its ``.pt2`` file, which is larger than its weights and buffers by what describes them.

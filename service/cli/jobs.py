@@ -144,12 +144,13 @@ def trials(job: JobId, as_json: Json = False) -> None:
 
     with Client() as client:
         found = list(client.trials(job))
-    if as_json:
-        write_json(found)
-        return
+        if as_json:
+            write_json(found)
+            return
+        shown = client.job(job)
     from service.cli.tables import show_trials
 
-    show_trials(found)
+    show_trials(shown, found)
 
 
 def stop(job: JobId, as_json: Json = False) -> None:

@@ -8,7 +8,7 @@ from service.context import InContext
 from service.models.repository import models
 from service.models.schemas import ModelView
 from service.pages import After, Limit, Page
-from service.problems import NotFound, TooLarge, WrongMediaType, documented
+from service.problems import NotFound, StorageFull, TooLarge, TooSlow, WrongMediaType, documented
 from service.uploads import RAW_BODY, Name, received, register
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -20,12 +20,12 @@ router = APIRouter(prefix="/models", tags=["models"])
     openapi_extra=RAW_BODY,
     responses={
         200: {"model": ModelView, "description": "These bytes were known."},
-        **documented(TooLarge, WrongMediaType),
+        **documented(TooLarge, TooSlow, WrongMediaType, StorageFull),
     },
 )
 async def post_model(request: Request, response: Response, context: InContext, name: Name | None = None) -> ModelView:
     """Takes a `.pt2` file as the raw body, inspects it and says what can be pruned. The same bytes give the same id."""
-    async with received(request, context.store, "model", context.settings.max_model_bytes) as upload:
+    async with received(request, context, "model", context.settings.max_model_bytes) as upload:
         row, new = await register(context, models(context.database), "model", upload, name)
     if not new:
         response.status_code = 200

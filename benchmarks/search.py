@@ -104,7 +104,7 @@ class Setting:
             assert pruned is not None
             scores.append(outcome.score)
             before.append(self._accuracy(pruned.network))
-            fine_tune(self.evaluator.trainer(pruned.network), _TUNING_EPOCHS, lambda _: None)
+            fine_tune(self.evaluator.trainer(pruned.network), _TUNING_EPOCHS, lambda *_, **__: None)
             after.append(self._accuracy(pruned.network))
         return {"scores": scores, "accuracy": before, "tuned_accuracy": after}
 

@@ -29,6 +29,7 @@ from service.limits import RateLimits
 from service.metrics import RequestMetrics
 from service.models import routes as models
 from service.problems import Forbidden, Problem, TooManyRequests, Unauthorized, Unavailable, documented
+from service.report import routes as reports
 from service.requests import RequestLog
 from service.settings import Settings
 from service.store import Store
@@ -80,7 +81,7 @@ def create_app(
     )
     app.include_router(health.router)
     refusals = documented(Unauthorized, Forbidden, InvalidInput, TooManyRequests, Unavailable)
-    for protected in (models.router, datasets.router, jobs.router, algorithms.router, users.own_router):
+    for protected in (models.router, datasets.router, jobs.router, reports.router, algorithms.router, users.own_router):
         app.include_router(protected, dependencies=[Depends(require_access)], responses=refusals)
     for administration in (keys.router, users.router, audit.router):
         app.include_router(administration, dependencies=[Depends(require_admin)], responses=refusals)

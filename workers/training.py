@@ -119,15 +119,15 @@ def short_tune(trainer: Trainer, steps: int) -> None:
     trainer.train(steps, torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, steps))
 
 
-def fine_tune(trainer: Trainer, epochs: int, progress: Callable[[str], None]) -> None:
+def fine_tune(trainer: Trainer, epochs: int, progress: Callable[..., None]) -> None:
     """Trains in place, with a learning rate that falls to 0 along a cosine.
 
     Args:
         trainer: a fresh one.
         epochs: passes over the images.
-        progress: told one line after each of them.
+        progress: told one line after each of them, with the figures in it by name.
     """
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, epochs * trainer.steps)
     for epoch in range(epochs):
         loss = trainer.epoch(schedule)
-        progress(f"Fine-tuning: epoch {epoch + 1} of {epochs}, loss {loss:.4f}.")
+        progress(f"Fine-tuning: epoch {epoch + 1} of {epochs}, loss {loss:.4f}.", epoch=epoch + 1, epochs=epochs, loss=loss)

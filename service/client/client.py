@@ -137,6 +137,10 @@ class Client:
         """
         return download(self._connection, f"{_job_path(job_id)}/checkpoint", {"format": format}, Path(path))
 
+    def report(self, job_id: str, path: str | Path) -> Path:
+        """Pulls a finished job's report, one HTML file, into the file ``path``, replaced if there is one."""
+        return download(self._connection, f"{_job_path(job_id)}/report", {}, Path(path))
+
     def searchers(self) -> list[dict[str, Any]]:
         """The search algorithms with their parameters."""
         return list(self._pages("/searchers"))

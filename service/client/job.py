@@ -68,6 +68,10 @@ class Job:
         """Pulls the best network into a file; see ``Client.download``."""
         return self.client.download(self.id, format, path)
 
+    def report(self, path: str | Path) -> Path:
+        """Pulls the report, one HTML file; see ``Client.report``."""
+        return self.client.report(self.id, path)
+
     def checkpoint(self) -> GraphModule:
         """The best network: real ``nn`` modules under their original names, in eval mode, ready to train or export.
 

@@ -27,7 +27,7 @@ from service.jobs.summary import Scored, Summary
 from workers.spec import JobSpec, Task
 from workers.tasks import METRICS
 
-_PARTS = ("trials", "events", "checkpoint", "checkpoints")
+_PARTS = ("trials", "events", "checkpoint", "checkpoints", "report")
 
 
 def job_view(job: Job, summary: Summary, message: str | None) -> JobView:

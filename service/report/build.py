@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,7 @@ from pruners.cost import SPARSITY
 from service.database.tables import Dataset, Event, Model, Trial
 from service.jobs.schemas import CheckpointView, JobView
 from service.report.charts import Chart, Data, chart, short
+from workers.tasks import METRICS
 
 _MOST_DOTS = 1500
 """Trials drawn one by one; of more, evenly many are, beside the best ones. A file of ten thousand would open slowly."""
@@ -51,7 +52,7 @@ def report(
     Args:
         job: as the API shows it.
         trials: all of them.
-        events: all of them.
+        events: all that it said of its work.
         model, dataset: what was uploaded.
         budget_limit: the most that the network may cost in the budget's metric.
         checkpoints: the networks that it kept.
@@ -66,7 +67,7 @@ def report(
         _training(events),
         _sensitivity(scored, model),
     ]
-    return _template().render(
+    page: str = _template().render(
         job=job,
         model=model,
         dataset=dataset,
@@ -78,7 +79,9 @@ def report(
         spec=json.dumps(_request(job), indent=2),
         versions={package: version(package) for package in ("secateur", "torch", "ray", "optuna")},
         short=short,
+        figure=partial(_figure, job),
     )
+    return page
 
 
 @cache
@@ -93,26 +96,31 @@ def _template() -> Any:
     return environment.get_template("report.html")
 
 
+def _figure(job: JobView, value: float) -> str:
+    """A figure of the job's metric for people: shares in percent."""
+    return f"{100 * value:.2f} %" if METRICS[job.metric.name].share else f"{value:.4g}"
+
+
 def _cost(trial: Trial, metric: str) -> int:
     return sum(trial.plan["widths"].values()) if metric == SPARSITY else getattr(trial, metric)
 
 
-def _pareto(
-    job: JobView, scored: Sequence[Trial], costs: Mapping[int, int], limit: int, best: Trial | None
-) -> Chart | None:
+def _pareto(job: JobView, scored: Sequence[Trial], costs: Mapping[int, int], limit: int, best: Trial | None) -> Chart | None:
     measured = [trial for trial in scored if trial.metric is not None]
     front = {point.trial for point in job.pareto}
 
+    factor, unit = (100.0, ", %") if METRICS[job.metric.name].share else (1.0, "")
+
     def data(name: str, style: str, chosen: Sequence[Trial], line: bool = False) -> Data:
         ordered = sorted(chosen, key=lambda trial: costs[trial.number])
-        points = [(costs[trial.number], 100 * (trial.metric or 0.0)) for trial in ordered]
-        titles = [f"trial {t.number}: {t.metric:.1%}, {short(costs[t.number])}" for t in ordered]
+        points = [(costs[trial.number], factor * (trial.metric or 0.0)) for trial in ordered]
+        titles = [f"trial {t.number}: {_figure(job, t.metric or 0.0)}, {short(costs[t.number])}" for t in ordered]
         return Data(name, style, points, titles, line)
 
     return chart(
-        "What each trial costs, and its accuracy on the search images",
+        f"What each trial costs, and its {job.metric.title} on the search inputs",
         _UNITS[job.spec.budget.metric],
-        "accuracy on the search images, %",
+        f"{job.metric.title} on the search inputs{unit}",
         [
             data("trial", "faint", _thinned([trial for trial in measured if trial.number not in front])),
             data("beaten by none", "strong", [trial for trial in measured if trial.number in front], line=True),
@@ -145,7 +153,8 @@ def _training(events: Sequence[Event]) -> Chart | None:
     told = [event.data for event in events if "loss" in event.data]
     points = [(each["epoch"], each["loss"]) for each in told]
     titles = [f"epoch {epoch}: {loss:.4f}" for epoch, loss in points]
-    return chart("Fine-tuning of the winner", "epoch", "training loss", [Data("loss", "strong", points, titles, line=True)])
+    loss = Data("loss", "strong", points, titles, line=True)
+    return chart("Fine-tuning of the winner", "epoch", "training loss", [loss], depths=True)
 
 
 def _sensitivity(scored: Sequence[Trial], model: Model) -> Chart | None:
@@ -169,6 +178,7 @@ def _sensitivity(scored: Sequence[Trial], model: Model) -> Chart | None:
             Data(name, f"hue{number}", curves[name], [f"{name}: {x:.0f} %, {y:.3f}" for x, y in curves[name]], line=True)
             for number, name in enumerate(worst)
         ],
+        depths=True,
     )
 
 

@@ -13,6 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 44  # margins, for the axes' numbers 
 _TICKS = 5  # about so many on an axis
 _STEPS = (1, 2, 2.5, 5, 10)  # that people count in
 _AIR = 0.04  # of the range, left free at both of its ends
+_LOW_SHARE, _DEPTH = 0.1, 1.5  # the lowest tenth may take the y axis half as far down again as the others do
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 Point = tuple[float, float]
@@ -89,19 +90,28 @@ class Data:
     dots: bool = True
 
 
-def chart(title: str, x_label: str, y_label: str, data: Sequence[Data], rules: Sequence[tuple[float, str]] = ()) -> Chart | None:
+def chart(
+    title: str,
+    x_label: str,
+    y_label: str,
+    data: Sequence[Data],
+    rules: Sequence[tuple[float, str]] = (),
+    depths: bool = False,
+) -> Chart | None:
     """The plot of some series; ``None`` if there is no point in any.
 
     Args:
         title, x_label, y_label: see ``Chart``.
         data: the series, those behind first.
         rules: vertical lines, each a place on the x axis and a label.
+        depths: whether the y axis goes down to the lowest points, be they few and far below; else they stand at its end.
     """
     points = [point for series in data for point in series.points]
     if not points:
         return None
     x = _Scale([*(x for x, _ in points), *(at for at, _ in rules)], Chart.left, Chart.right)
-    y = _Scale([y for _, y in points], Chart.bottom, Chart.top)
+    heights = [y for _, y in points]
+    y = _Scale(heights if depths else _without_depths(heights), Chart.bottom, Chart.top)
     drawn = [
         Series(
             series.name,
@@ -118,23 +128,33 @@ def chart(title: str, x_label: str, y_label: str, data: Sequence[Data], rules: S
 
 
 class _Scale:
-    """From values to places between ``start`` and ``end``."""
+    """From values to places between ``start`` and ``end``; what is lower than all values stands at ``start``."""
 
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
         low, high = min(values), max(values)
+        self._whole = all(float(value).is_integer() for value in values)
         air = _AIR * (high - low) or abs(high) / 2 or 1.0
         self._low, self._high, self._start, self._end = low - air, high + air, start, end
 
     def __call__(self, value: float) -> float:
         share = (value - self._low) / (self._high - self._low)
-        return round(self._start + share * (self._end - self._start), 1)
+        return round(self._start + max(0.0, share) * (self._end - self._start), 1)
 
     def ticks(self) -> list[Tick]:
         rough = (self._high - self._low) / _TICKS
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(step * unit for step in _STEPS if step * unit >= rough)
+        if self._whole:
+            step = max(1.0, step)
         first, last = math.ceil(self._low / step), math.floor(self._high / step)
         return [Tick(self(number * step), short(number * step, step)) for number in range(first, last + 1)]
+
+
+def _without_depths(values: Sequence[float]) -> list[float]:
+    """The values but for a few that lie so low that the others could not be told apart beside them."""
+    ordered = sorted(values)
+    high, low = ordered[-1], ordered[int(_LOW_SHARE * len(ordered))]
+    return [value for value in values if value >= high - _DEPTH * (high - low)] if high > low else list(values)
 
 
 def short(value: float, step: float = 0.0) -> str:

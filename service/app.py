@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 from pruners.errors import InvalidInput
 from service import algorithms, health, problems
 from service.auth import admin_token, require_token
+from service.body import ClosesUnread
 from service.context import Catalogue, Context
 from service.database import Database
 from service.database.migrate import upgrade
@@ -26,6 +27,7 @@ from service.problems import Problem, Unauthorized, documented
 from service.requests import RequestLog
 from service.settings import Settings
 from service.store import Store
+from service.transfers import routes as transfers
 
 SCHEMA_REF = "#/components/schemas/{model}"
 
@@ -62,9 +64,10 @@ def create_app(settings: Settings, *, inspect: Inspect | None = None, ray: Ray |
         redoc_url=None,
     )
     app.include_router(health.router)
-    for protected in (models.router, datasets.router, jobs.router, algorithms.router):
+    for protected in (models.router, datasets.router, transfers.router, jobs.router, algorithms.router):
         app.include_router(protected, dependencies=[Depends(require_token)], responses=documented(Unauthorized, InvalidInput))
     problems.install(app)
+    app.add_middleware(ClosesUnread)
     app.add_middleware(RequestLog)
     return app
 

@@ -16,7 +16,9 @@ from hashlib import sha256
 from time import monotonic
 
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pruners.errors import InvalidInput
 from service.problems import BrokenOff, TooLarge, TooSlow, WrongMediaType
@@ -24,6 +26,36 @@ from service.settings import Settings
 
 _DIGEST = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):\s*(?:$|[,;])")
 _CHUNK = 2**20  # bytes gathered before a thread writes them: a network's packets are too small to be worth the switch
+
+
+class ClosesUnread:
+    """ASGI middleware: an answer that comes before the body's end closes the connection behind it.
+
+    The server would otherwise go on reading, to throw away, for as long as anybody sends.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+        async def watched() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and bool(message.get("more_body"))
+            return message
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and unread:
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, watched, closing)
 
 
 @dataclass(frozen=True)

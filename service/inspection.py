@@ -125,15 +125,27 @@ def main(arguments: Sequence[str]) -> int:
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, _SCRATCH_BYTES + (int(unpacked) if len(paths) > 1 else 0))
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
-    refuse_system_calls()  # before any other thread is there, since each has to inherit it
-    print(json.dumps(_answer(kind, int(unpacked), paths), allow_nan=False))  # noqa: T201  (the parent reads it)
+    seal([Path(gettempdir()), *paths[1:]])
+    print(json.dumps(answer(kind, int(unpacked), paths), allow_nan=False))  # noqa: T201  (the parent reads it)
     return 0
 
 
-def _answer(kind: str, unpacked: int, paths: Sequence[Path]) -> dict[str, Any]:
-    import workers.inspection  # noqa: F401  (out of reach of what follows: where memory ends here, the limits are to blame)
+def seal(writable: Sequence[Path]) -> None:
+    """Imports what reads uploads, and from here on this process can do little else; see ``service.sandbox``."""
+    refuse_system_calls()  # before any other thread is there, since each has to inherit it
+    import workers.inspection  # noqa: F401  (here, for where memory ends with this, the limits are to blame and no upload)
 
-    refuse_in_python([Path(gettempdir()), *paths[1:]])
+    refuse_in_python(writable)
+
+
+def answer(kind: str, unpacked: int, paths: Sequence[Path]) -> dict[str, Any]:
+    """The child's JSON document.
+
+    Args:
+        kind: what the upload is.
+        unpacked: bytes that a data set's arrays may take.
+        paths: the upload, and the file for those arrays.
+    """
     try:
         return {"found": _find(kind, unpacked, *paths)}
     except InvalidInput as error:

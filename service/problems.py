@@ -104,7 +104,6 @@ class TooSlow(ServiceError):
 
     status = HTTPStatus.REQUEST_TIMEOUT
     title = "Too slow"
-    headers: Mapping[str, str] = MappingProxyType({"Connection": "close"})
 
 
 class WrongMediaType(ServiceError):

@@ -88,10 +88,14 @@ class Upload:
         _sync_folder(target.parent)
         return self.blob
 
-    def close(self) -> None:
-        """Removes what was not kept."""
+    def release(self) -> None:
+        """Nothing more is written; the file stays where it is."""
         with suppress(OSError):  # what is still to be written may find the disk full
             self._file.close()
+
+    def close(self) -> None:
+        """Removes what was not kept."""
+        self.release()
         self.path.unlink(missing_ok=True)
 
 

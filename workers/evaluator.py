@@ -206,7 +206,7 @@ class Evaluator:
         """
         recovery = self._spec.recovery
         return Trainer(
-            *(module, self.dense, self._data.train, self.passes.objective),
+            *(module, self.dense, self._data.train, self.passes.objective, recovery.recipe),
             distill=recovery.distill,
             seed=self._spec.seed,
             done=done,

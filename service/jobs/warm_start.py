@@ -6,13 +6,15 @@ earlier job matters, and every attempt's search is given the same.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pruners.cost import CostModel
 from pruners.errors import InvalidInput
 from service.database.tables import Dataset, Job, Model, Trial
 from service.jobs.repository import JobRepository
 from service.problems import NotFound
 from workers.plan import make_space, ranks_globally
-from workers.spec import SCORING, JobSpec, Recovery
+from workers.spec import SCORING, JobSpec, Recipe, Recovery
 
 FIELD = "searcher.params.warm_start"
 
@@ -74,7 +76,9 @@ def difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str |
 
 def _recovery_of_trials(spec: JobSpec) -> Recovery:
     """The recovery as far as it bears on scores, with one pruner: null and true are the same least squares."""
-    same = {"final_epochs": 0, "finalists": None, "least_squares": spec.recovery.least_squares is not False}
+    same: dict[str, Any] = {"final_epochs": 0, "finalists": None, "least_squares": spec.recovery.least_squares is not False}
+    if not spec.recovery.short_steps:
+        same["recipe"] = Recipe()
     return spec.recovery.model_copy(update=same)
 
 

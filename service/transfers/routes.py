@@ -139,7 +139,7 @@ async def _taken_over(context: Context, transfers: Transfers, transfer: Transfer
 
 
 def _transfers(context: Context) -> Transfers:
-    return Transfers(context.store, owner=context.database.owner or "")
+    return Transfers(context.store, owner=context.database.owner)
 
 
 def _rows(context: Context, kind: Kind) -> Any:

@@ -20,9 +20,9 @@ from service.database import Database
 from service.database.tables import NAME_LENGTH, Dataset, Model, is_id, new_id
 from service.inspection import Kind
 from service.pages import newest_first
-from service.problems import NotFound, TooLarge, WrongMediaType
+from service.problems import Forbidden, NotFound, StorageFull, TooLarge, WrongMediaType, documented
 from service.store import Blob, Store, Upload
-from service.users.quotas import admit_upload
+from service.users.quotas import QuotaUsedUp, admit_upload
 
 _CHUNK = 2**20  # bytes gathered before a thread writes them: a network's packets are too small to be worth the switch
 
@@ -161,7 +161,10 @@ async def received_part(part: UploadFile, store: Store, field: str, limit: int) 
 RAW_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary", "minLength": 1}}},
     }
 }
 """OpenAPI's description of a raw upload."""
+
+REFUSALS = documented(Forbidden, QuotaUsedUp, TooLarge, WrongMediaType, StorageFull)
+"""How an upload may end, besides what every call may."""

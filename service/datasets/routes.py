@@ -8,8 +8,8 @@ from service.context import InContext
 from service.datasets.repository import datasets
 from service.datasets.schemas import DatasetView
 from service.pages import After, Limit, Page
-from service.problems import NotFound, TooLarge, WrongMediaType, documented
-from service.uploads import RAW_BODY, Name, received, register
+from service.problems import NotFound, documented
+from service.uploads import RAW_BODY, REFUSALS, Name, received, register
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
     openapi_extra=RAW_BODY,
     responses={
         200: {"model": DatasetView, "description": "These bytes were known."},
-        **documented(TooLarge, WrongMediaType),
+        **REFUSALS,
     },
 )
 async def post_dataset(request: Request, response: Response, context: InContext, name: Name | None = None) -> DatasetView:

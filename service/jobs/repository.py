@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -21,6 +22,8 @@ from service.users.quotas import QuotaUsedUp, admit_job
 
 MOST_LOSSES = 10
 """Processes that a job may lose in a row without a new result: a machine may go down and up some times, but not for ever."""
+
+log = structlog.get_logger()
 
 _STARTING_LOCK = 0x5EC474  # taken while jobs are counted and one is started
 
@@ -76,6 +79,7 @@ class JobRepository:
             if not earlier:
                 raise
             return earlier
+        log.info("job_queued", job=job.id, owner=job.owner)  # and by which request, which the log line has by itself
         return job
 
     def get(self, job_id: str) -> Job:

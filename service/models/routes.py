@@ -8,8 +8,8 @@ from service.context import InContext
 from service.models.repository import models
 from service.models.schemas import ModelView
 from service.pages import After, Limit, Page
-from service.problems import NotFound, TooLarge, WrongMediaType, documented
-from service.uploads import RAW_BODY, Name, received, register
+from service.problems import NotFound, documented
+from service.uploads import RAW_BODY, REFUSALS, Name, received, register
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/models", tags=["models"])
     openapi_extra=RAW_BODY,
     responses={
         200: {"model": ModelView, "description": "These bytes were known."},
-        **documented(TooLarge, WrongMediaType),
+        **REFUSALS,
     },
 )
 async def post_model(request: Request, response: Response, context: InContext, name: Name | None = None) -> ModelView:

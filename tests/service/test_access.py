@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,12 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy import select
+from structlog.testing import capture_logs
+from typer.testing import CliRunner, Result
 
 from service.auth import Scope
+from service.cli import app
+from service.client import Client
 from service.context import Context
 from service.database.tables import ApiKey
 from service.limits import RateLimits
@@ -189,8 +194,9 @@ def test_a_key_that_cannot_be_is_refused_by_field(api: TestClient, change: dict[
     refused = api.post("/keys", json={"user": "alice", **change})
     assert (refused.status_code, refused.json()["field"]) == (422, field)
     assert api.get("/keys").json()["items"] == []
-    nothing = api.post("/keys", content=b"{", headers={"Content-Type": "application/json"})
-    assert (nothing.status_code, nothing.json()["field"]) == (422, "body")
+    for nothing in (b"{", b"\xff", b""):
+        refused = api.post("/keys", content=nothing, headers={"Content-Type": "application/json"})
+        assert (refused.status_code, refused.json()["field"]) == (422, "body")
 
 
 def test_quotas_hold_under_concurrency_and_are_named(api: TestClient, introduce: Introduce) -> None:
@@ -284,3 +290,34 @@ def test_buckets_that_are_full_again_take_no_memory() -> None:
         limits.check_user("one-more")
     with pytest.raises(TooManyRequests, match="the next one is answered in 1 s"):
         limits.check_user("one-more")
+
+
+@SQLITE
+def test_the_command_line_manages_keys_and_quotas(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = api.headers["Authorization"][7:]
+    monkeypatch.setattr("service.client.Client", lambda: Client("http://testserver", token, transport=api._transport))
+
+    def secateur(*arguments: str) -> Result:
+        with capture_logs():  # of the service, which is in this process too
+            return CliRunner().invoke(app, arguments, env={"COLUMNS": "100"})
+
+    made = secateur("keys", "create", "--user", "alice", "--scope", "read")
+    assert (made.exit_code, "shown this once" in made.stderr) == (0, True)
+    alice = Person(api, made.stdout.strip())
+    assert alice("GET", "/me").json()["scope"] == "read"
+    listed = json.loads(secateur("keys", "list", "--json").stdout)
+    assert [(key["user"], key["last_used_at"] is None) for key in listed] == [("alice", False)]
+    assert "alice" in secateur("keys", "list").stdout
+    quotas = json.loads(secateur("users", "set", "alice", "--max-jobs", "3", "--max-bytes", "none", "--json").stdout)
+    assert (quotas["max_jobs"], quotas["max_trials"], quotas["max_bytes"]) == (3, 10_000, None)
+    assert "0 of 3" in secateur("users", "list").stdout
+    wrong = secateur("users", "set", "alice", "--max-jobs", "-1")
+    assert (wrong.exit_code, wrong.stderr) == (1, "secateur: --max-jobs '-1' is no limit; give a whole number, or none.\n")
+    assert secateur("keys", "revoke", listed[0]["id"]).stdout == f"{listed[0]['id']} of alice is revoked\n"
+    assert alice("GET", "/me").status_code == 401
+    assert "revoked" in secateur("keys", "list").stdout
+    done = secateur("audit").stdout
+    assert "DELETE" in done
+    assert "PATCH" in done
+    assert len(json.loads(secateur("audit", "--after", "1", "--json").stdout)) == 2
+    assert secateur("keys", "revoke", "key-none").exit_code == 1

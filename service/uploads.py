@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query, Request
 from pydantic import AfterValidator
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -17,16 +17,18 @@ from pruners.cost import ENGINE
 from pruners.errors import InvalidInput
 from service.context import Context
 from service.database import Database
-from service.database.tables import NAME_LENGTH, Dataset, Model, is_id, new_id
+from service.database.tables import NAME_LENGTH, Dataset, Job, Model, is_id, new_id
 from service.inspection import Kind
 from service.pages import newest_first
-from service.problems import Forbidden, NotFound, StorageFull, TooLarge, WrongMediaType, documented
+from service.problems import Conflict, Forbidden, NotFound, StorageFull, TooLarge, WrongMediaType, documented
 from service.store import Blob, Store, Upload
 from service.users.quotas import QuotaUsedUp, admit_upload
 
 _CHUNK = 2**20  # bytes gathered before a thread writes them: a network's packets are too small to be worth the switch
 
 Table = TypeVar("Table", bound=Model | Dataset)
+
+_JOBS_OF = {Model: Job.model_id, Dataset: Job.dataset_id}
 
 
 def printable(name: str) -> str:
@@ -80,6 +82,17 @@ class UploadRepository(Generic[Table]):
             row = session.get_one(self._table, upload_id)
             row.inspection = inspection
             return row
+
+    def delete(self, upload_id: str) -> None:
+        """Forgets an upload that no job has; raises ``NotFound``, and ``Conflict`` where one does."""
+        jobs = select(func.count()).select_from(Job).where(_JOBS_OF[self._table] == upload_id)
+        with self._database.write() as session:
+            row = session.get(self._table, upload_id, with_for_update=True) if is_id(upload_id) else None
+            if row is None:
+                raise NotFound(self._word, upload_id)
+            if count := session.scalars(jobs).one():
+                raise Conflict(f"{self._word} {upload_id} is needed by {count} jobs; delete those first.")
+            session.delete(row)
 
     def add(self, blob: Blob, name: str | None, inspection: dict[str, Any]) -> tuple[Table, bool]:
         """The row of these bytes and whether it is new: of two uploads at once, one makes it."""

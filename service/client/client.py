@@ -86,6 +86,22 @@ class Client:
         """Uploads an ``.npz`` file; its id, splits and shape. ``name`` defaults to the file's."""
         return self._upload("/datasets", Path(path), name)
 
+    def models(self) -> Iterator[dict[str, Any]]:
+        """All models, newest first."""
+        return self._pages("/models")
+
+    def datasets(self) -> Iterator[dict[str, Any]]:
+        """All data sets, newest first."""
+        return self._pages("/datasets")
+
+    def delete_model(self, model_id: str) -> None:
+        """Forgets a model that no job has."""
+        self._connection.json("DELETE", f"/models/{quote(model_id, safe='')}")
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Forgets a data set that no job has."""
+        self._connection.json("DELETE", f"/datasets/{quote(dataset_id, safe='')}")
+
     def create_job(self, spec: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
         """Creates a job from the JSON of ``POST /jobs``. ``dry_run`` makes none and returns what it would do."""
         key = {"Idempotency-Key": uuid.uuid4().hex}  # a repetition of this call must not make a second job

@@ -98,6 +98,9 @@ def test_every_route_for_every_kind_of_caller(api: TestClient, introduce: Introd
             if (method, names) == ("delete", ["job_id"]):  # whoever came before may have deleted it
                 filled["job_id"] = submitted(alice)["id"]
                 alice("POST", f"/jobs/{filled['job_id']}/cancel")
+            for kind in ("model", "dataset"):
+                if (method, names) == ("delete", [f"{kind}_id"]):
+                    filled[names[0]] = alice("POST", f"/{kind}s", content=caller.encode()).json()["id"]
             actual = path.format(**filled)
             answer = person(method.upper(), actual, follow_redirects=False)
             where = (caller, method, path, answer.status_code, answer.text[:200])
@@ -225,6 +228,11 @@ def test_quotas_hold_under_concurrency_and_are_named(api: TestClient, introduce:
     assert alice("POST", "/models", content=b"one").status_code == 201
     assert alice("POST", "/models", content=b"model").status_code == 200, "what is there already takes no more"
     assert api.post("/models", content=b"of the administrator").status_code == 201
+    needed = alice("DELETE", f"/models/{job['model']}")
+    assert (needed.status_code, "is needed by 5 jobs; delete those first." in needed.json()["detail"]) == (409, True)
+    (one,) = (model for model in alice("GET", "/models").json()["items"] if model["id"] != job["model"])
+    assert [alice("DELETE", f"/models/{one['id']}").status_code for _ in range(2)] == [204, 404]
+    assert alice("POST", "/models", content=b"two").status_code == 201, "there is room again"
 
 
 @SQLITE

@@ -15,6 +15,7 @@ from service import algorithms, health, problems
 from service.audit import routes as audit
 from service.audit.middleware import Audit
 from service.auth import ADMINISTRATION, Scope, admin_token, require_access, require_admin, scope_of
+from service.body import ClosesUnread
 from service.context import Catalogue, Context
 from service.database import Database
 from service.database.migrate import upgrade
@@ -29,9 +30,11 @@ from service.limits import RateLimits
 from service.metrics import RequestMetrics
 from service.models import routes as models
 from service.problems import Forbidden, Problem, ServiceError, TooManyRequests, Unauthorized, Unavailable, documented
+from service.report import routes as reports
 from service.requests import RequestLog
 from service.settings import Settings
 from service.store import Store
+from service.transfers import routes as transfers
 from service.users import routes as users
 
 SCHEMA_REF = "#/components/schemas/{model}"
@@ -81,11 +84,20 @@ def create_app(
     )
     app.include_router(health.router, responses=documented(ServiceError))
     refusals = documented(Unauthorized, Forbidden, InvalidInput, TooManyRequests, ServiceError, Unavailable)
-    for protected in (models.router, datasets.router, jobs.router, algorithms.router, users.own_router):
+    for protected in (
+        models.router,
+        datasets.router,
+        transfers.router,
+        jobs.router,
+        reports.router,
+        algorithms.router,
+        users.own_router,
+    ):
         app.include_router(protected, dependencies=[Depends(require_access)], responses=refusals)
     for administration in (keys.router, users.router, audit.router):
         app.include_router(administration, dependencies=[Depends(require_admin)], responses=refusals)
     problems.install(app)
+    app.add_middleware(ClosesUnread)
     app.add_middleware(Audit)
     app.add_middleware(RequestLog, requests=requests)  # the outermost
     return app

@@ -7,6 +7,8 @@ pruners.errors.SecateurError
     ├── Forbidden                 403  a key whose scope does not reach so far; service.users.quotas.QuotaUsedUp
     ├── NotFound                  404  also what is another user's
     ├── Conflict                  409
+    ├── BrokenOff                 400  the connection ended before the body did; nobody is left to read this
+    ├── TooSlow                   408
     ├── TooLarge                  413
     ├── WrongMediaType            415
     ├── BadRange                  416
@@ -96,6 +98,21 @@ class TooLarge(ServiceError):
 
     def __init__(self, field: str, limit: int) -> None:
         super().__init__(f"{field} is larger than the {limit:,} bytes that this server accepts; send a smaller one.")
+
+
+class BrokenOff(ServiceError):
+    """A body that did not come to its end."""
+
+    status = HTTPStatus.BAD_REQUEST
+    title = "Broken off"
+
+
+class TooSlow(ServiceError):
+    """A body that takes longer to arrive than any honest line needs."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    title = "Too slow"
+    example = "model arrives more slowly than this server waits for; send it in parts by POST /uploads, over a better line."
 
 
 class WrongMediaType(ServiceError):

@@ -49,7 +49,8 @@ def collect(database: Database, store: Store, data_dir: Path, grace_seconds: flo
     May be run while the service runs.
     """
     with database.read() as session:
-        used = union_all(*(select(table.sha256) for table in (Model, Dataset, Checkpoint)))
+        arrays = select(Dataset.inspection["arrays"].as_string())
+        used = union_all(*(select(table.sha256) for table in (Model, Dataset, Checkpoint)), arrays)
         needed = set(session.scalars(used))
     sizes = store.discard(needed, grace_seconds)
     with database.write() as session:

@@ -36,6 +36,15 @@ class Settings(BaseSettings):
     max_dataset_bytes: int = Field(
         8 * GIB, gt=0, description="Upload limit; 50,000 images of 224×224 pixels, ample for search and report."
     )
+    max_unpacked_bytes: int = Field(
+        32 * GIB, gt=0, description="What a data set may take once its images are decoded, which is how it is stored."
+    )
+    upload_grace_seconds: int = Field(
+        30, ge=1, description="Time to send a body in, beyond what upload_bytes_per_second allows for what has arrived."
+    )
+    upload_bytes_per_second: int = Field(
+        4096, ge=1, description="The slowest line that is waited for; a request that sends less is ended."
+    )
     max_running_jobs: int = Field(
         1, ge=1, description="Jobs at once: Ray shares nothing fairly between jobs, so a second one waits."
     )

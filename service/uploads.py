@@ -15,16 +15,18 @@ from starlette.datastructures import UploadFile
 
 from pruners.cost import ENGINE
 from pruners.errors import InvalidInput
+from service.body import announced, chunks
 from service.context import Context
 from service.database import Database
 from service.database.tables import NAME_LENGTH, Dataset, Job, Model, is_id, new_id
 from service.inspection import Kind
 from service.pages import newest_first
-from service.problems import Conflict, Forbidden, NotFound, StorageFull, TooLarge, WrongMediaType, documented
+from service.problems import Conflict, Forbidden, NotFound, StorageFull, TooLarge, TooSlow, WrongMediaType, documented
 from service.store import Blob, Store, Upload
 from service.users.quotas import QuotaUsedUp, admit_upload
+from workers.formats.convert import VERSION
 
-_CHUNK = 2**20  # bytes gathered before a thread writes them: a network's packets are too small to be worth the switch
+_CHUNK = 2**20  # bytes of a form's file that are copied at once
 
 Table = TypeVar("Table", bound=Model | Dataset)
 
@@ -115,9 +117,15 @@ class UploadRepository(Generic[Table]):
         return row, True
 
 
+def check_room(database: Database, size: int) -> None:
+    """Raises ``QuotaUsedUp`` before a file is sent that its owner may not keep; what is kept is counted again then."""
+    with database.read() as session:
+        admit_upload(session, database.owner, size)
+
+
 def stale(kind: Kind, inspection: Mapping[str, Any]) -> bool:
     """Whether an inspection is by other rules than today's: jobs would see other groups than it lists."""
-    return kind == "model" and inspection.get("engine") != ENGINE
+    return inspection.get("engine") != ENGINE if kind == "model" else inspection.get("version") != VERSION
 
 
 async def register(
@@ -136,29 +144,31 @@ async def register(
     known = await run_in_threadpool(rows.known, blob.sha256, name)
     if known is not None and not stale(kind, known.inspection):
         return known, False
-    found = await context.inspect(kind, upload.path)
+    found = await (_taken_in(context, upload) if kind == "data" else context.inspect(kind, upload.path))
     if known is not None:
         return await run_in_threadpool(rows.renew, known.id, found), False
     await run_in_threadpool(upload.keep)
     return await run_in_threadpool(rows.add, blob, name, found)
 
 
+async def _taken_in(context: Context, upload: Upload) -> dict[str, Any]:
+    """What a data set holds; its arrays, as jobs read them, are in the store under the sha256 ``arrays``."""
+    with context.store.receive("data") as arrays:
+        found = await context.inspect("data", upload.path, arrays.path)
+        await run_in_threadpool(arrays.reread)
+        kept = await run_in_threadpool(arrays.keep)
+    return {**found, "arrays": kept.sha256}
+
+
 @asynccontextmanager
-async def received(request: Request, store: Store, field: str, limit: int) -> AsyncIterator[Upload]:
-    """The request's raw body as an upload; raises ``TooLarge`` before reading where the length is announced."""
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        raise WrongMediaType(f"{field} is sent as the raw body here, not as a form: curl --data-binary @FILE.")
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise TooLarge(field, limit)
-    with store.receive(field, limit) as upload:
-        pending = bytearray()
-        async for chunk in request.stream():
-            pending += chunk
-            if len(pending) >= _CHUNK:
-                await run_in_threadpool(upload.write, bytes(pending))
-                pending.clear()
-        await run_in_threadpool(upload.write, bytes(pending))
+async def received(request: Request, context: Context, field: str, limit: int) -> AsyncIterator[Upload]:
+    """The request's raw body as an upload, held to what its headers announce; raises as ``service.body`` does."""
+    said = announced(request, field, limit)
+    context.store.check_room(said.size or 0)
+    with context.store.receive(field, limit) as upload:
+        async for chunk in chunks(request, context.settings):
+            await run_in_threadpool(upload.write, chunk)
+        said.check(upload.blob.size, upload.blob.sha256)
         yield upload
 
 
@@ -172,12 +182,21 @@ async def received_part(part: UploadFile, store: Store, field: str, limit: int) 
 
 
 RAW_BODY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Content-Digest",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "Of the body, by RFC 9530: `sha-256=:BASE64:`; a body that arrives otherwise is refused.",
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary", "minLength": 1}}},
-    }
+    },
 }
 """OpenAPI's description of a raw upload."""
 
-REFUSALS = documented(Forbidden, QuotaUsedUp, TooLarge, WrongMediaType, StorageFull)
+REFUSALS = documented(Forbidden, QuotaUsedUp, TooSlow, TooLarge, WrongMediaType, StorageFull)
 """How an upload may end, besides what every call may."""

@@ -46,7 +46,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     Args:
         spec: what is asked.
         model: the ``.pt2`` file.
-        data: the ``.npz`` file.
+        data: its arrays, or an upload; see ``workers.data.load``.
         workdir: an empty folder for this attempt.
         networks: a folder that all attempts share, for networks that trials start from; what was in it need not be.
         log: told of everything as it happens; holds the record of earlier attempts.
@@ -184,18 +184,20 @@ def _finish(
         tuned.load_state_dict(network.state_dict())
         fine_tune(evaluator.trainer(tuned, pruned.steps), spec.recovery.final_epochs, log.progress)
         before, after = (evaluator.quality(each, splits.search) for each in (network, tuned))
-        if after.divergence <= before.divergence or after.accuracy > before.accuracy:
+        better = evaluator.passes.objective.metric.better
+        if after.divergence <= before.divergence or better(after.metric, before.metric):
             network = tuned
         else:
             log.progress("Fine-tuning made the network worse on the search images; the network before it is kept.")
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)
-    artefacts = export_all(network, evaluator.coupling, keep, evaluator.channels(winner.widths), workdir)
+    channels = evaluator.channels(winner.widths)
+    artefacts = export_all(network, evaluator.dense, evaluator.coupling, keep, channels, spec.exports, workdir, log.progress)
     example = evaluator.dense.meta["inputs"][0].example(1)
     latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (
         Measurement(
-            metric=evaluator.quality(module, splits.test).accuracy,
+            metric=evaluator.quality(module, splits.test).metric,
             macs=plan.macs,
             params=plan.params,
             size_bytes=file.stat().st_size,

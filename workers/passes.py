@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -18,7 +19,8 @@ from pruners.graph.fuse import fused
 from pruners.recovery.batchnorm import recalibrating
 from workers.data import EVALUATION_BATCH, Split, Splits
 from workers.prefixes import Prefixes
-from workers.quality import Quality, quality
+from workers.quality import Objective, Quality, make_objective
+from workers.spec import Task
 
 PREFIX_BYTES = 64 * 2**20
 """The most that the kept outputs of a network's first parts may take: enough for a CIFAR ResNet, and little beside torch."""
@@ -44,21 +46,29 @@ class Passes:
         data: the job's splits.
         calibration_images: the first training images, for BatchNorm statistics.
         prefix_bytes: see ``workers.prefixes``; 0 runs every network whole.
+        task: what the networks are for.
 
     Attributes:
         layout: of the images in memory.
         calibration, searched: run networks over the training images that calibrate, and over the search images.
     """
 
-    def __init__(self, dense: fx.GraphModule, data: Splits, calibration_images: int, prefix_bytes: int = PREFIX_BYTES) -> None:
+    def __init__(
+        self,
+        dense: fx.GraphModule,
+        data: Splits,
+        calibration_images: int,
+        prefix_bytes: int = PREFIX_BYTES,
+        task: Task = Task(),  # noqa: B008  (it is immutable)
+    ) -> None:
         self._dense = dense
+        self._task = task
         self._search = data.search
         self._calibration_images = calibration_images
         self._chained: tuple[fx.GraphModule, list[fx.GraphModule]] = dense, chain(dense)
         self.layout = layout_of(dense, data.search)
-        train = data.train
         self._references: dict[int, Tensor] = {}  # the dense network's outputs by split
-        calibration = Split(train.x[:calibration_images], train.y[:calibration_images])
+        calibration = data.train.first(calibration_images)
         self.calibration, self.searched = (
             Prefixes(self._batches(split), prefix_bytes, mutates(dense)) for split in (calibration, data.search)
         )
@@ -72,20 +82,29 @@ class Passes:
             deque(self.calibration.run(parts, fingerprints(parts)), maxlen=0)
 
     def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
-        """Accuracy and divergence from the dense network on a split; in a race on as many of its images as it takes."""
-        if id(split) not in self._references:
-            self._references[id(split)] = torch.cat(list(self._outputs(self._dense, split)))
-        reference, labels = self._references[id(split)], torch.tensor(split.y)
-        seen, outputs = torch.empty(0, reference.shape[1]), self._outputs(module, split)
+        """Metric and divergence from the dense network on a split; in a race on as many of its images as it takes."""
+        reference, labels, objective = self._reference(split), split.labels, self.objective
+        seen, outputs = reference[:0], self._outputs(module, split)
         for found in outputs:
             seen = torch.cat([seen, found])
             if race is None or len(seen) not in _looks(len(split)):
                 continue
-            so_far = quality(seen, reference[: len(seen)], labels[: len(seen)])
+            so_far = objective.quality(seen, reference[: len(seen)], None if labels is None else labels[: len(seen)])
             if (expected := _lost(so_far.losses, race)) is not None:
                 outputs.close()
                 return replace(so_far, divergence=expected)
-        return quality(seen, reference, labels)
+        return objective.quality(seen, reference, labels)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the task's networks are judged and trained by."""
+        return make_objective(self._task, self._reference(self._search))
+
+    def _reference(self, split: Split) -> Tensor:
+        """The dense network's outputs on a split."""
+        if id(split) not in self._references:
+            self._references[id(split)] = torch.cat(list(self._outputs(self._dense, split)))
+        return self._references[id(split)]
 
     def _outputs(self, module: fx.GraphModule, split: Split) -> Generator[Tensor]:
         module.eval()

@@ -20,13 +20,44 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Task(Strict):
-    """What the network is for, hence how it is scored."""
+METRICS_OF: dict[str, tuple[str, ...]] = {
+    "classification": ("top1", "top5", "cross_entropy"),
+    "regression": ("mse", "mae"),
+    "label_free": ("agreement", "kl", "relative_error"),
+}
+"""By ``task.type``, what may be reported; the first is reported unless another one is asked for."""
 
-    type: Literal["classification"] = Field(
+
+class Task(Strict):
+    """What the network is for, hence what is reported and what a search maximises."""
+
+    type: Literal["classification", "regression", "label_free"] = Field(
         "classification",
-        description="Top-1 accuracy is reported; searched by −KL to the dense network at the best temperature.",
+        description="Searched by nearness to the dense network's outputs: of classes, −KL at the best temperature; of values, "
+        "minus the squared distance as a share of their variance. label_free needs no labels at all.",
     )
+    metric: Literal["top1", "top5", "cross_entropy", "mse", "mae", "agreement", "kl", "relative_error"] | None = Field(
+        None,
+        description="What is reported. classification: top1, top5 or cross_entropy; regression: mse or mae; label_free, all "
+        "against the dense network's outputs: agreement or kl of classes, relative_error of anything. null: the first of "
+        "them, but relative_error where outputs are no classes.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_metric(cls, given: Any) -> Any:
+        """Without labels it depends on the network as well; see ``workers.tasks.resolved``."""
+        if isinstance(given, dict) and given.get("metric") is None:
+            kind = given.get("type", "classification")
+            if kind in ("classification", "regression"):
+                return {**given, "metric": METRICS_OF[kind][0]}
+        return given
+
+    @model_validator(mode="after")
+    def _of_its_type(self) -> Self:
+        if self.metric is not None and self.metric not in METRICS_OF[self.type]:
+            raise ValueError(f"{self.type} reports {', '.join(METRICS_OF[self.type])}, not {self.metric}")
+        return self
 
 
 class Budget(Strict):
@@ -126,6 +157,12 @@ class Resources(Strict):
     )
 
 
+class Exports(Strict):
+    """Formats of the best network beside ``.pt2``, ``.safetensors`` and the recipe, which are always there."""
+
+    onnx: bool = Field(True, description="ONNX, if all of the network's operators have one there; checked in onnxruntime.")
+
+
 class JobSpec(Strict):
     """Everything a job states besides the model and the data themselves."""
 
@@ -136,4 +173,5 @@ class JobSpec(Strict):
     recovery: Recovery = Recovery()
     limits: Limits = Limits()
     resources: Resources = Resources()
+    exports: Exports = Exports()
     seed: int = Field(0, ge=0, lt=2**31)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
 
 from workers.data import Split, as_input
+from workers.quality import Objective
 
 _BATCH = 64  # small enough for a few thousand images to give many steps
 _LEARNING_RATE = 0.02  # a fifth of what these networks are trained with: the weights are good already
@@ -27,7 +27,9 @@ class Trainer:
         module: the pruned network, or one that is being pruned.
         dense: the network it came from, the teacher where ``distill`` is set.
         train: images to learn from.
-        distill: learn from the dense network's outputs, and a little from the labels; otherwise from the labels alone.
+        objective: says what a loss is.
+        distill: learn from the dense network's outputs, and a little from the labels; otherwise from the labels alone. Without
+            labels there are those outputs alone.
         seed: of the order of the images, and of dropout.
         done: steps that the network was trained for before; what follows sees other images.
 
@@ -38,11 +40,20 @@ class Trainer:
     """
 
     def __init__(
-        self, module: nn.Module, dense: fx.GraphModule, train: Split, *, distill: bool, seed: int, done: int = 0
+        self,
+        module: nn.Module,
+        dense: fx.GraphModule,
+        train: Split,
+        objective: Objective,
+        *,
+        distill: bool,
+        seed: int,
+        done: int = 0,
     ) -> None:
         self._module = module
         self._dense = dense
         self._train = train
+        self._objective = objective
         self._distill = distill
         self.done = done
         self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, done)).generate_state(1)[0]))
@@ -86,21 +97,21 @@ class Trainer:
         return total / images
 
     def _step(self, chosen: NDArray[np.int64]) -> float:
-        loss = self._loss(as_input(self._train.x[chosen]), torch.tensor(self._train.y[chosen]))
+        some = self._train.at(chosen)
+        loss = self._loss(as_input(some.x), None if self._objective.label_free else some.labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
         outputs = self._module(images)
-        loss = functional.cross_entropy(outputs, labels)
-        if not self._distill:
-            return loss
+        if labels is not None and not self._distill:
+            return self._objective.loss(outputs, labels)
         with torch.no_grad():
-            target = functional.log_softmax(self._dense(images), 1)
-        soft = functional.kl_div(functional.log_softmax(outputs, 1), target, reduction="batchmean", log_target=True)
-        return _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * loss
+            wanted = self._dense(images)
+        soft = self._objective.soft_loss(outputs, wanted)
+        return soft if labels is None else _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * self._objective.loss(outputs, labels)
 
 
 def short_tune(trainer: Trainer, steps: int) -> None:
@@ -108,15 +119,15 @@ def short_tune(trainer: Trainer, steps: int) -> None:
     trainer.train(steps, torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, steps))
 
 
-def fine_tune(trainer: Trainer, epochs: int, progress: Callable[[str], None]) -> None:
+def fine_tune(trainer: Trainer, epochs: int, progress: Callable[..., None]) -> None:
     """Trains in place, with a learning rate that falls to 0 along a cosine.
 
     Args:
         trainer: a fresh one.
         epochs: passes over the images.
-        progress: told one line after each of them.
+        progress: told one line after each of them, with the figures in it by name.
     """
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, epochs * trainer.steps)
     for epoch in range(epochs):
         loss = trainer.epoch(schedule)
-        progress(f"Fine-tuning: epoch {epoch + 1} of {epochs}, loss {loss:.4f}.")
+        progress(f"Fine-tuning: epoch {epoch + 1} of {epochs}, loss {loss:.4f}.", epoch=epoch + 1, epochs=epochs, loss=loss)

@@ -10,14 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from service.client.progress import best_text, budget_text
+from service.client.progress import best_text, budget_text, number_text
 
 Json = dict[str, Any]
 
 _INDENT = "    "
 
 _FIGURES = (
-    ("accuracy", "metric", "{:.4f}"),
     ("MACs", "macs", "{:,}"),
     ("parameters", "params", "{:,}"),
     ("latency, ms", "latency_ms", "{:.3f}"),
@@ -27,13 +26,13 @@ _FIGURES = (
 
 def show_jobs(jobs: Sequence[Json]) -> None:
     """One line per job."""
-    table = _table("job", "name", "state", "trials>", "accuracy>", "budget>")
+    table = _table("job", "name", "state", "trials>", "result>", "budget>")
     table.columns[0].no_wrap = True
     for job in jobs:
         progress, best = job["progress"], job["best"]
-        accuracy = "" if best is None else f"{best['metric']:.4f}"
+        result = "" if best is None else f"{job['metric']['name']} {number_text(best['metric'])}"
         budget = budget_text(job["spec"]["budget"])
-        table.add_row(job["id"], job["name"], job["state"], f"{progress['finished']}/{progress['planned']}", accuracy, budget)
+        table.add_row(job["id"], job["name"], job["state"], f"{progress['finished']}/{progress['planned']}", result, budget)
     _print(table if jobs else "There are no jobs yet; make one with 'secateur submit'.")
 
 
@@ -47,23 +46,24 @@ def show_job(job: Json) -> None:
     _print(f"best    {best_text(job)}")
     if job["baseline"] is not None and job["best"] is not None:
         table = _table("", "dense>", "pruned>", "ratio>")
+        metric, figures = job["metric"], [job[network]["metric"] for network in ("baseline", "best")]
+        table.add_row(f"{metric['title']} ({metric['better']} is better)", *map(number_text, figures), "")
         for title, name, form in _FIGURES:
             dense, pruned = job["baseline"][name], job["best"][name]
-            ratio = "" if name == "metric" or not dense else f"{pruned / dense:.3f}"
-            table.add_row(title, form.format(dense), form.format(pruned), ratio)
+            table.add_row(title, form.format(dense), form.format(pruned), f"{pruned / dense:.3f}" if dense else "")
         _print(table)
 
 
-def show_trials(trials: Sequence[Json]) -> None:
-    """One line per trial."""
-    table = _table("trial>", "state", "score>", "accuracy>", "MACs>", "params>", "s>", "note")
+def show_trials(job: Json, trials: Sequence[Json]) -> None:
+    """One line per trial of a job."""
+    table = _table("trial>", "state", "score>", f"{job['metric']['name']}>", "MACs>", "params>", "s>", "note")
     for trial in trials:
         outcome = trial["outcome"] or {}
         table.add_row(
             str(trial["number"]),
             trial["state"],
             _number(outcome.get("score"), "{:.4g}"),
-            _number(outcome.get("metric"), "{:.4f}"),
+            "" if outcome.get("metric") is None else number_text(outcome["metric"]),
             _number(outcome.get("macs"), "{:,}"),
             _number(outcome.get("params"), "{:,}"),
             _number(trial["evaluate_seconds"], "{:.1f}"),

@@ -16,6 +16,7 @@ class Format(StrEnum):
     PT2 = "pt2"
     SAFETENSORS = "safetensors"
     RECIPE = "recipe"
+    ONNX = "onnx"
 
     @property
     def extension(self) -> str:

@@ -15,6 +15,7 @@ import httpx2
 from service.client.connection import Connection
 from service.client.download import download
 from service.client.job import Job
+from service.client.upload import upload
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,8 @@ class Client:
         Args:
             model: stays as it is; its copy is exported in eval mode.
             example_input: ``[batch, ...]``, one input of the network; any batch size.
-            data: ``x_train, y_train, x_test, y_test`` and optionally ``x_val, y_val``, or an ``.npz`` file of them.
+            data: ``x_train, y_train, x_test, y_test`` and optionally ``x_val, y_val`` (no ``y`` at all for a task without
+                labels), or an ``.npz``, ``.parquet`` or ``.tar`` file.
             budget: such as ``{"metric": "macs", "ratio": 0.5}``.
             spec: any other field of ``POST /jobs``: ``name="half"``, ``searcher={"name": "auto"}``, …
 
@@ -83,7 +85,10 @@ class Client:
             return self._upload("/models", Path(file.name), name or "model")
 
     def upload_dataset(self, path: str | Path, name: str | None = None) -> dict[str, Any]:
-        """Uploads an ``.npz`` file; its id, splits and shape. ``name`` defaults to the file's."""
+        """Uploads an ``.npz``, ``.parquet`` or ``.tar`` file; its id, splits and shape. ``name`` defaults to the file's.
+
+        A large one is sent in parts; one that broke off goes on where it ended when it is uploaded again.
+        """
         return self._upload("/datasets", Path(path), name)
 
     def models(self) -> Iterator[dict[str, Any]]:
@@ -148,10 +153,14 @@ class Client:
 
         Args:
             job_id: a job that has succeeded.
-            format: ``pt2``, ``safetensors`` or ``recipe``.
+            format: ``pt2``, ``safetensors``, ``recipe`` or ``onnx``.
             path: replaced if there is one.
         """
         return download(self._connection, f"{_job_path(job_id)}/checkpoint", {"format": format}, Path(path))
+
+    def report(self, job_id: str, path: str | Path) -> Path:
+        """Pulls a finished job's report, one HTML file, into the file ``path``, replaced if there is one."""
+        return download(self._connection, f"{_job_path(job_id)}/report", {}, Path(path))
 
     def searchers(self) -> list[dict[str, Any]]:
         """The search algorithms with their parameters."""
@@ -204,8 +213,7 @@ class Client:
         self.close()
 
     def _upload(self, path: str, file: Path, name: str | None) -> dict[str, Any]:
-        headers = {"Content-Type": "application/octet-stream"}
-        return self._call("POST", path, params={"name": name or file.stem}, upload=file, headers=headers)
+        return upload(self._connection, path, file, name or file.stem)
 
     def _call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._connection.json(method, path, **request)

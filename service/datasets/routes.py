@@ -24,8 +24,12 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
     },
 )
 async def post_dataset(request: Request, response: Response, context: InContext, name: Name | None = None) -> DatasetView:
-    """Takes an `.npz` file with `x_train, y_train, x_test, y_test` and optionally `x_val, y_val` as the raw body."""
-    async with received(request, context.store, "data", context.settings.max_dataset_bytes) as upload:
+    """Takes a data set as the raw body, inspects and unpacks it. The same bytes give the same id.
+
+    It is an `.npz` archive with `x_train, y_train, x_test, y_test` and optionally `x_val, y_val`, a `.parquet` file with the
+    columns `image` and optionally `label` and `split`, or a `.tar` archive of class folders. Labels may be left out altogether.
+    """
+    async with received(request, context, "data", context.settings.max_dataset_bytes) as upload:
         row, new = await register(context, datasets(context.database), "data", upload, name)
     if not new:
         response.status_code = 200

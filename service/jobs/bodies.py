@@ -15,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from pruners.errors import InvalidInput
+from service.body import chunks
 from service.context import Context
 from service.datasets.repository import datasets
 from service.jobs.schemas import JobRequest
@@ -41,7 +42,7 @@ async def read_request(request: Request, context: Context) -> JobRequest:
             return await _from_form(form, context)
     if media_type != "application/json":
         raise WrongMediaType(f"A job is sent as application/json or {FORM}, not as {media_type[:80]!r}.")
-    body = b"".join([chunk async for chunk in _limited(request, JSON_BYTES)])
+    body = b"".join([chunk async for chunk in _limited(request, context, JSON_BYTES)])
     return _validated(strict_json("body", body))
 
 
@@ -108,7 +109,10 @@ async def _form(request: Request, context: Context) -> AsyncGenerator[FormData]:
     """The form, spooled to temporary files that are gone at the end."""
     settings = context.settings
     most = settings.max_model_bytes + settings.max_dataset_bytes + 2 * JSON_BYTES  # the second for the parts' headers
-    parser = MultiPartParser(request.headers, _limited(request, most), max_files=3, max_fields=3, max_part_size=JSON_BYTES)
+    if int(request.headers.get("content-length", "0")) > most:
+        raise TooLarge("body", most)
+    body = _limited(request, context, most)
+    parser = MultiPartParser(request.headers, body, max_files=3, max_fields=3, max_part_size=JSON_BYTES)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -119,9 +123,9 @@ async def _form(request: Request, context: Context) -> AsyncGenerator[FormData]:
         await form.close()
 
 
-async def _limited(request: Request, most: int) -> AsyncGenerator[bytes]:
+async def _limited(request: Request, context: Context, most: int) -> AsyncGenerator[bytes]:
     size = 0
-    async for chunk in request.stream():
+    async for chunk in chunks(request, context.settings):
         size += len(chunk)
         if size > most:
             raise TooLarge("body", most)

@@ -227,8 +227,8 @@ class DatabaseLog(JobLog):
 
         self._write(change)
 
-    def progress(self, message: str) -> None:
-        self._write(lambda session, job, _: announce(session, job, "progress", {"message": message}))
+    def progress(self, message: str, **figures: float) -> None:
+        self._write(lambda session, job, _: announce(session, job, "progress", {"message": message, **figures}))
 
     def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
         blobs = [(artefact.format, self._store.put_file(artefact.path)) for artefact in artefacts]

@@ -257,6 +257,12 @@ class JobRepository:
             latest = session.scalars(select(Event).where(Event.id.in_(said.group_by(Event.job_id))))
             return {event.job_id: str(event.data["message"]) for event in latest}
 
+    def progress_of(self, job_id: str) -> Sequence[Event]:
+        """All that the job said about its work, oldest first."""
+        said = select(Event).where(Event.job_id == job_id, Event.type == "progress").order_by(Event.id)
+        with self._database.read() as session:
+            return session.scalars(said).all()
+
     def trials(self, job_id: str, limit: int, after: str | None) -> tuple[Sequence[Trial], str | None]:
         """A page of a job's trials in the order of asking; raises ``NotFound``."""
         self.get(job_id)

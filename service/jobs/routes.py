@@ -49,9 +49,10 @@ class Format(StrEnum):
     PT2 = "pt2"
     SAFETENSORS = "safetensors"
     RECIPE = "recipe"
+    ONNX = "onnx"
 
 
-_EXTENSIONS = {Format.PT2: "pt2", Format.SAFETENSORS: "safetensors", Format.RECIPE: "json"}
+_EXTENSIONS = {Format.PT2: "pt2", Format.SAFETENSORS: "safetensors", Format.RECIPE: "json", Format.ONNX: "onnx"}
 _MEDIA_TYPES = {Format.RECIPE: "application/json"}
 
 _BODY: dict[str, Any] = {
@@ -65,7 +66,7 @@ _BODY: dict[str, Any] = {
                     "required": ["model", "data", "job"],
                     "properties": {
                         "model": {"type": "string", "format": "binary", "description": "A `.pt2` file."},
-                        "data": {"type": "string", "format": "binary", "description": "An `.npz` file."},
+                        "data": {"type": "string", "format": "binary", "description": "As for `POST /datasets`."},
                         "job": {
                             "type": "string",
                             "description": "The JSON without `model` and `dataset`.",
@@ -275,7 +276,8 @@ async def _plan(sent: JobRequest, context: Context) -> _Plan:
         model = models(context.database).get(sent.model)
         dataset = datasets(context.database).get(sent.dataset)
         view = validation.plan(sent.spec(), model.inspection, dataset.inspection, pruners)
-        given = earlier_trials(sent.spec(), model, dataset, JobRepository(context.database))
+        spec = sent.spec().model_copy(update={"task": view.task})
+        given = earlier_trials(spec, model, dataset, JobRepository(context.database))
         return _Plan(view.model_copy(update={"given_trials": len(given)}), model.name, given)
 
     return await run_in_threadpool(check)
@@ -288,7 +290,7 @@ def _new_job(sent: JobRequest, planned: _Plan) -> Job:
         name=sent.name or planned.model_name,
         model_id=sent.model,
         dataset_id=sent.dataset,
-        spec=sent.spec().model_dump(),
+        spec=sent.spec().model_copy(update={"task": plan.task}).model_dump(),
         budget_limit=plan.limit,
         planned_trials=plan.given_trials + plan.planned_trials,
         state=State.QUEUED,

@@ -12,7 +12,7 @@ from service.database.tables import Dataset, Job, Model, Trial
 from service.jobs.repository import JobRepository
 from service.problems import NotFound
 from workers.plan import make_space, ranks_globally
-from workers.spec import SCORING, JobSpec
+from workers.spec import SCORING, JobSpec, Recovery
 
 FIELD = "searcher.params.warm_start"
 
@@ -67,10 +67,15 @@ def difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str |
         return f"has another pruner, {earlier.pruner.name} with {earlier.pruner.params}"
     if ranks_globally(earlier) != ranks_globally(spec):
         return "compared channels otherwise (searcher.params.ranking)"
-    later = {name: getattr(spec.recovery, name) for name in ("final_epochs", "finalists")}
-    if earlier.recovery.model_copy(update=later) != spec.recovery:
+    if _recovery_of_trials(earlier) != _recovery_of_trials(spec):
         return "has another recovery (final_epochs and finalists may differ)"
     return f"held out other images, by its seed {earlier.seed}" if earlier.seed != spec.seed else None
+
+
+def _recovery_of_trials(spec: JobSpec) -> Recovery:
+    """The recovery as far as it bears on scores, with one pruner: null and true are the same least squares."""
+    same = {"final_epochs": 0, "finalists": None, "least_squares": spec.recovery.least_squares is not False}
+    return spec.recovery.model_copy(update=same)
 
 
 def _copy(job: Job, trial: Trial, number: int) -> Trial:

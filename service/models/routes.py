@@ -25,7 +25,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 )
 async def post_model(request: Request, response: Response, context: InContext, name: Name | None = None) -> ModelView:
     """Takes a `.pt2` file as the raw body, inspects it and says what can be pruned. The same bytes give the same id."""
-    async with received(request, context.store, "model", context.settings.max_model_bytes) as upload:
+    async with received(request, context, "model", context.settings.max_model_bytes) as upload:
         row, new = await register(context, models(context.database), "model", upload, name)
     if not new:
         response.status_code = 200

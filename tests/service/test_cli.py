@@ -163,8 +163,8 @@ def test_watching_prints_a_line_per_change_and_exits_with_the_outcome(server: Fa
     assert shown.stdout.splitlines() == [
         "digits [half] (job-1), macs ≤ 50 %",
         "queued     0/10 trials, best: none yet",
-        "running    3/10 trials, best: score -0.25, accuracy 0.9100",
-        "succeeded  10/10 trials, best: accuracy 0.9700, 49.9 % of macs",
+        "running    3/10 trials, best: score -0.25, top-1 accuracy 0.9100",
+        "succeeded  10/10 trials, best: top-1 accuracy 0.9700, 49.9 % of macs",
         "Fetch the network with: secateur pull job-1",
     ]
 

@@ -186,10 +186,10 @@ def test_a_body_of_another_kind_or_size_is_refused(api: TestClient) -> None:
     ("model", "data", "detail"),
     [
         ({}, {"shape": [8, 8, 1]}, "save x.transpose(0, 3, 1, 2)."),
-        ({}, {"shape": [3, 8, 8]}, "holds images of shape [3, 8, 8], but the model takes [1, 8, 8]; make the arrays"),
+        ({}, {"shape": [3, 8, 8]}, "holds inputs of shape [3, 8, 8], but the model takes [1, 8, 8]; make the arrays"),
         ({}, {"labels": [0, 10]}, "has the label 10, but the model's 10 outputs stand for labels 0 to 9; renumber"),
         ({}, {"labels": [-1, 9]}, "has the label -1, "),
-        ({"outputs": [{"shape": [None, 4, 4]}]}, {}, "model is no classifier"),
+        ({"outputs": [{"shape": [None, 4, 4]}]}, {}, "the model returns [batch, 4, 4]; use task.type regression"),
         ({"inputs": model_inspection()["inputs"] * 2}, {}, "model takes 2 inputs"),
         (
             {"groups": [group("c", 16, frozen="is used twice"), group("d", 16, frozen="likewise")]},

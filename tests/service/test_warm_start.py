@@ -167,7 +167,7 @@ def test_scores_of_another_version_are_not_compared(api: TestClient, job_json: d
 def test_what_may_differ(api: TestClient, job_json: dict[str, Any], earlier: str) -> None:
     changes = {
         "budget": {"metric": "size_bytes", "ratio": 0.3},
-        "recovery": {"final_epochs": 3},
+        "recovery": {"final_epochs": 3, "least_squares": True},
         "limits": {"max_trials": 7, "max_concurrent": 1},
         "searcher": {"name": "uniform"},
     }

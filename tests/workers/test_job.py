@@ -21,6 +21,7 @@ from pruners.graph.program import read_program
 from searchers.base import Asked, Told
 from tests.digits import digits
 from tests.workers.logs import ListLog
+from workers import arrays
 from workers.data import load as load_data
 from workers.evaluator import Evaluator
 from workers.job import run_job
@@ -118,7 +119,7 @@ def test_a_trial_that_trains_hands_over_what_it_trained(files: tuple[Path, Path]
     data = load_data(files[1], 0)
     evaluator = Evaluator(files[0], data, asked)
     (told,) = [entry for entry in log.entries if isinstance(entry, Told)]
-    assert evaluator.quality(network, data.search).accuracy == told.outcome.metric, "the very network that was judged"
+    assert evaluator.quality(network, data.search).metric == told.outcome.metric, "the very network that was judged"
 
 
 @pytest.mark.usefixtures("cluster")
@@ -154,7 +155,7 @@ def test_a_job_that_trains_shrinks_and_goes_on_from_there(files: tuple[Path, Pat
     pt2.write_bytes(log.artefacts["pt2"])
     data = load_data(files[1], 0)
     quality = Evaluator(files[0], data, spec()).quality(build_module(read_program(pt2)), data.search)
-    assert quality.accuracy == outcomes[second.id].metric, "the very network that was judged"
+    assert quality.metric == outcomes[second.id].metric, "the very network that was judged"
 
 
 @pytest.mark.usefixtures("cluster")
@@ -251,9 +252,10 @@ def test_a_job_that_is_asked_to_stop_keeps_its_best(files: tuple[Path, Path], tm
 def test_a_hopeless_job_fails_with_what_its_trials_said(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     job = spec(searcher={"name": "random"}, pruner={"name": "apoz"}, limits={"max_trials": 6, "max_failed_trials": 2})
-    wrong = tmp_path / "wrong.npz"
-    arrays = dict(np.load(files[1]))
-    np.savez(wrong, **{**arrays, "x_train": np.full_like(arrays["x_train"], np.nan)})
+    wrong = tmp_path / "wrong"
+    found = dict(np.load(files[1]))
+    found["x_train"] = np.full_like(found["x_train"], np.nan)  # which no upload may hold
+    arrays.write(wrong, {name: arrays.Column.of(array) for name, array in found.items()})
     with pytest.raises(JobFailed, match=r"trials failed \(limits.max_failed_trials\), the last with: "):
         run_job(job, files[0], wrong, tmp_path, tmp_path / "networks", log)
     assert log.phases == ["running"]

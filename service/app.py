@@ -29,7 +29,7 @@ from service.keys import routes as keys
 from service.limits import RateLimits
 from service.metrics import RequestMetrics
 from service.models import routes as models
-from service.problems import Forbidden, Problem, TooManyRequests, Unauthorized, Unavailable, documented
+from service.problems import Forbidden, Problem, ServiceError, TooManyRequests, Unauthorized, Unavailable, documented
 from service.report import routes as reports
 from service.requests import RequestLog
 from service.settings import Settings
@@ -79,10 +79,11 @@ def create_app(
         summary="Compresses trained PyTorch networks.",
         version=version("secateur"),
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,  # operation ids that links and generated clients can be read by
         redoc_url=None,
     )
-    app.include_router(health.router)
-    refusals = documented(Unauthorized, Forbidden, InvalidInput, TooManyRequests, Unavailable)
+    app.include_router(health.router, responses=documented(ServiceError))
+    refusals = documented(Unauthorized, Forbidden, InvalidInput, TooManyRequests, ServiceError, Unavailable)
     for protected in (
         models.router,
         datasets.router,

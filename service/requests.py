@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from http import HTTPStatus
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.metrics import RequestMetrics
-from service.problems import problem, unexpected
+from service.problems import BadRange, problem, unexpected
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")  # a caller's own id, if it is one: UUIDs, trace ids
 
@@ -103,6 +102,5 @@ def _is_plain(message: Message) -> bool:
 
 def _as_problem(request: Request, start: Message) -> Response:
     range_ = Headers(raw=start["headers"]).get("content-range")
-    title = HTTPStatus(start["status"]).phrase
     detail = f"Range {request.headers.get('range', '')[:80]!r} does not fit this file; leave it out for the whole file."
-    return problem(request, start["status"], title, detail, {"Content-Range": range_} if range_ else None)
+    return problem(request, BadRange.status, BadRange.title, detail, {"Content-Range": range_} if range_ else None)

@@ -24,6 +24,15 @@ class Format(StrEnum):
         return "json" if self is Format.RECIPE else self.value
 
 
+def parse_limit(option: str, text: str) -> int | None:
+    """A number, or ``none`` for no limit; raises ``InvalidInput``."""
+    if text == "none":
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInput(option, text, "is no limit; give a whole number, or none")
+    return int(text)
+
+
 def parse_budget(text: str) -> dict[str, Any]:
     """``macs=0.5`` is a share of the dense network, ``params=120000`` a maximum; raises ``InvalidInput``."""
     metric, _, value = text.partition("=")

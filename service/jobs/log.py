@@ -184,6 +184,7 @@ class DatabaseLog(JobLog):
             announce(session, job, "trial", {"number": proposal_id, "state": "running"})
 
         self._write(change)
+        log.info("trial_started", trial=proposal_id)
 
     def lost(self, proposal_id: int, reason: str) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
@@ -194,6 +195,7 @@ class DatabaseLog(JobLog):
             announce(session, job, "trial", {"number": proposal_id, "state": "pending", "reason": reason})
 
         self._write(change, also_pausing=True)
+        log.warning("trial_lost", trial=proposal_id, reason=reason)
 
     def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
         for figure in (outcome.score, outcome.metric):
@@ -214,6 +216,7 @@ class DatabaseLog(JobLog):
             announce(session, job, "trial", {"number": proposal_id, "state": trial.state, **asdict(outcome)})
 
         self._write(change, also_pausing=True)  # nothing that is finished is lost
+        log.info("trial_told", trial=proposal_id, score=outcome.score, error=outcome.error, seconds=evaluate_seconds)
 
     def finishing(self) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.database import Database, alone, now
-from service.database.tables import Attempt, Checkpoint, Event, IdempotencyKey, Job, Trial, is_id
+from service.database.tables import Attempt, Checkpoint, Dataset, Event, IdempotencyKey, Job, Model, Trial, is_id
 from service.jobs.states import AFTER_LOSS, ENDS, LIVE, UNWANTED, IllegalMove, State, announce, locked, move
 from service.jobs.summary import Summary, summaries
 from service.pages import newest_first, oldest_first
@@ -21,6 +22,8 @@ from service.users.quotas import QuotaUsedUp, admit_job
 
 MOST_LOSSES = 10
 """Processes that a job may lose in a row without a new result: a machine may go down and up some times, but not for ever."""
+
+log = structlog.get_logger()
 
 _STARTING_LOCK = 0x5EC474  # taken while jobs are counted and one is started
 
@@ -57,11 +60,15 @@ class JobRepository:
 
         Raises:
             QuotaUsedUp: its owner has as many jobs or trials as they may.
+            NotFound: its model or its data set was deleted meanwhile.
         """
         try:
             with self._database.write() as session:
                 job.sequence = len(given)
                 admit_job(session, self._database.owner, job.planned_trials)
+                for table, kind, upload in ((Model, "model", job.model_id), (Dataset, "dataset", job.dataset_id)):
+                    if session.get(table, upload, with_for_update={"read": True}) is None:  # deleted since it was looked at
+                        raise NotFound(kind, upload)
                 session.add(job)
                 session.flush()
                 if once is not None:
@@ -76,6 +83,7 @@ class JobRepository:
             if not earlier:
                 raise
             return earlier
+        log.info("job_queued", job=job.id, owner=job.owner)  # and by which request, which the log line has by itself
         return job
 
     def get(self, job_id: str) -> Job:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from pruners.errors import InvalidInput
 from service.context import Context, InContext
 from service.database.tables import KEY_LENGTH, Job, Trial, new_id
 from service.datasets.repository import datasets
@@ -24,7 +25,8 @@ from service.jobs.views import checkpoint_views, event_view, job_view, trial_vie
 from service.jobs.warm_start import earlier_trials
 from service.models.repository import models
 from service.pages import CURSOR, After, Limit, Page
-from service.problems import Conflict, NotFound, TooLarge, WrongMediaType, documented
+from service.problems import BadRange, Conflict, KeyReused, NotFound, documented
+from service.uploads import REFUSALS
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -65,13 +67,23 @@ _BODY: dict[str, Any] = {
                     "properties": {
                         "model": {"type": "string", "format": "binary", "description": "A `.pt2` file."},
                         "data": {"type": "string", "format": "binary", "description": "As for `POST /datasets`."},
-                        "job": {"type": "string", "description": "The JSON without `model` and `dataset`."},
+                        "job": {
+                            "type": "string",
+                            "description": "The JSON without `model` and `dataset`.",
+                            "examples": ['{"budget": {"metric": "macs", "ratio": 0.5}}'],
+                        },
                     },
                 }
             },
         },
     }
 }
+
+
+_LINKED = (
+    *("get_job", "get_trials", "get_events", "get_checkpoints", "get_checkpoint"),
+    *("pause_job", "resume_job", "stop_job", "cancel_job", "delete_job"),
+)  # calls that a new job's id is for
 
 
 @router.post(
@@ -81,7 +93,9 @@ _BODY: dict[str, Any] = {
     openapi_extra=_BODY,
     responses={
         200: {"model": PlanView, "description": "`dry_run`: what the job would do."},
-        **documented(NotFound, TooLarge, WrongMediaType),
+        202: {"links": {name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in _LINKED}},
+        **REFUSALS,
+        **documented(NotFound, InvalidInput, KeyReused),
     },
 )
 async def post_job(
@@ -186,7 +200,7 @@ def get_checkpoints(job_id: str, context: InContext) -> Page[CheckpointView]:
     response_class=FileResponse,
     responses={
         206: {"description": "The `Range` that was asked for."},
-        **documented(NotFound, Conflict),
+        **documented(NotFound, Conflict, BadRange),
     },
 )
 def get_checkpoint(job_id: str, context: InContext, format: Format = Format.PT2) -> FileResponse:

@@ -22,7 +22,7 @@ from service.models.schemas import ModelView
 from service.problems import Conflict, NotFound, StorageFull, TooLarge, TooSlow, WrongMediaType, documented
 from service.transfers.files import Kind, Transfer, Transfers
 from service.transfers.schemas import TransferRequest, TransferView
-from service.uploads import RAW_BODY, register
+from service.uploads import RAW_BODY, check_room, register
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
@@ -46,6 +46,7 @@ def post_upload(sent: TransferRequest, response: Response, context: InContext) -
     """
     if sent.size > _limit(context, sent.kind):
         raise TooLarge(sent.kind, _limit(context, sent.kind))
+    check_room(context.database, sent.size)
     transfers = _transfers(context)
     transfer, new = transfers.begin(sent.kind, sent.size, sent.sha256, sent.name)
     if not new:

@@ -18,6 +18,7 @@ class QuotaUsedUp(ServiceError):
 
     status = HTTPStatus.FORBIDDEN
     title = "Quota used up"
+    example = "You have 10 jobs that have not ended, of 10 allowed; wait for one or cancel it."
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,11 @@ Bytes = Annotated[int | None, Field(ge=0, le=2**63 - 1, description="Of models a
 class QuotaChange(BaseModel):
     """New quotas of a user; what is left out stays."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"max_jobs": 4, "max_bytes": None}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,  # true is no number
+        json_schema_extra={"examples": [{"max_jobs": 4, "max_bytes": None}]},
+    )
 
     max_jobs: Jobs = None
     max_trials: Trials = None

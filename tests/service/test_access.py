@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,12 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy import select
+from structlog.testing import capture_logs
+from typer.testing import CliRunner, Result
 
 from service.auth import Scope
+from service.cli import app
+from service.client import Client
 from service.context import Context
 from service.database.tables import ApiKey
 from service.limits import RateLimits
@@ -73,6 +78,7 @@ def test_every_route_for_every_kind_of_caller(api: TestClient, introduce: Introd
         "number": "0",
         "key_id": introduce("carol").key.partition(".")[0],
         "name": "alice",
+        "upload_id": begun_upload(alice),
     }
     callers = {
         "nobody": Person(api, ""),
@@ -93,8 +99,13 @@ def test_every_route_for_every_kind_of_caller(api: TestClient, introduce: Introd
             if (method, names) == ("delete", ["job_id"]):  # whoever came before may have deleted it
                 filled["job_id"] = submitted(alice)["id"]
                 alice("POST", f"/jobs/{filled['job_id']}/cancel")
+            for kind in ("model", "dataset"):
+                if (method, names) == ("delete", [f"{kind}_id"]):
+                    filled[names[0]] = alice("POST", f"/{kind}s", content=caller.encode()).json()["id"]
+            if (method, names) == ("delete", ["upload_id"]):
+                filled["upload_id"] = begun_upload(alice)
             actual = path.format(**filled)
-            answer = person(method.upper(), actual, follow_redirects=False)
+            answer = person(method.upper(), actual, follow_redirects=False, headers={"Upload-Offset": "0"})
             where = (caller, method, path, answer.status_code, answer.text[:200])
             seen += 1
             if scope is None:
@@ -103,7 +114,7 @@ def test_every_route_for_every_kind_of_caller(api: TestClient, introduce: Introd
                 assert answer.status_code == 401, where
             elif not Scope({"reader": "read", "admin": "admin"}.get(caller, "submit")).includes(Scope(scope)):
                 assert answer.status_code == 403, where
-            elif (caller == "other" and names) or number_of_a_trial_that_is_not_there(names):
+            elif (caller == "other" and names) or is_not_there(caller, names):
                 assert answer.status_code == 404, where
             else:
                 assert answer.status_code not in (401, 403, 404), where
@@ -112,9 +123,14 @@ def test_every_route_for_every_kind_of_caller(api: TestClient, introduce: Introd
     assert seen >= 5 * 30
 
 
-def number_of_a_trial_that_is_not_there(names: list[str]) -> bool:
-    """The job has none yet."""
-    return "number" in names
+def begun_upload(person: Person) -> str:
+    announced = {"kind": "model", "size": 9, "sha256": hashlib.sha256(b"a network").hexdigest()}
+    return str(person("POST", "/uploads", json=announced).json()["id"])
+
+
+def is_not_there(caller: str, names: list[str]) -> bool:
+    """The job has no trial yet; and half a file is its sender's alone, not the administrator's."""
+    return "number" in names or (caller == "admin" and "upload_id" in names)
 
 
 def test_users_see_what_is_theirs_and_the_administrator_everything(api: TestClient, introduce: Introduce) -> None:
@@ -189,8 +205,9 @@ def test_a_key_that_cannot_be_is_refused_by_field(api: TestClient, change: dict[
     refused = api.post("/keys", json={"user": "alice", **change})
     assert (refused.status_code, refused.json()["field"]) == (422, field)
     assert api.get("/keys").json()["items"] == []
-    nothing = api.post("/keys", content=b"{", headers={"Content-Type": "application/json"})
-    assert (nothing.status_code, nothing.json()["field"]) == (422, "body")
+    for nothing in (b"{", b"\xff", b""):
+        refused = api.post("/keys", content=nothing, headers={"Content-Type": "application/json"})
+        assert (refused.status_code, refused.json()["field"]) == (422, "body")
 
 
 def test_quotas_hold_under_concurrency_and_are_named(api: TestClient, introduce: Introduce) -> None:
@@ -216,9 +233,16 @@ def test_quotas_hold_under_concurrency_and_are_named(api: TestClient, introduce:
     api.patch("/users/alice", json={"max_bytes": used["bytes"] + 3})
     refused = alice("POST", "/models", content=b"four")
     assert (refused.status_code, "take 9 of 12 allowed" in refused.json()["detail"]) == (403, True)
+    announced = {"kind": "model", "size": 4, "sha256": hashlib.sha256(b"four").hexdigest()}
+    assert alice("POST", "/uploads", json=announced).json()["detail"] == refused.json()["detail"]
     assert alice("POST", "/models", content=b"one").status_code == 201
     assert alice("POST", "/models", content=b"model").status_code == 200, "what is there already takes no more"
     assert api.post("/models", content=b"of the administrator").status_code == 201
+    needed = alice("DELETE", f"/models/{job['model']}")
+    assert (needed.status_code, "is needed by 5 jobs; delete those first." in needed.json()["detail"]) == (409, True)
+    (one,) = (model for model in alice("GET", "/models").json()["items"] if model["id"] != job["model"])
+    assert [alice("DELETE", f"/models/{one['id']}").status_code for _ in range(2)] == [204, 404]
+    assert alice("POST", "/models", content=b"two").status_code == 201, "there is room again"
 
 
 @SQLITE
@@ -284,3 +308,34 @@ def test_buckets_that_are_full_again_take_no_memory() -> None:
         limits.check_user("one-more")
     with pytest.raises(TooManyRequests, match="the next one is answered in 1 s"):
         limits.check_user("one-more")
+
+
+@SQLITE
+def test_the_command_line_manages_keys_and_quotas(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = api.headers["Authorization"][7:]
+    monkeypatch.setattr("service.client.Client", lambda: Client("http://testserver", token, transport=api._transport))
+
+    def secateur(*arguments: str) -> Result:
+        with capture_logs():  # of the service, which is in this process too
+            return CliRunner().invoke(app, arguments, env={"COLUMNS": "100"})
+
+    made = secateur("keys", "create", "--user", "alice", "--scope", "read")
+    assert (made.exit_code, "shown this once" in made.stderr) == (0, True)
+    alice = Person(api, made.stdout.strip())
+    assert alice("GET", "/me").json()["scope"] == "read"
+    listed = json.loads(secateur("keys", "list", "--json").stdout)
+    assert [(key["user"], key["last_used_at"] is None) for key in listed] == [("alice", False)]
+    assert "alice" in secateur("keys", "list").stdout
+    quotas = json.loads(secateur("users", "set", "alice", "--max-jobs", "3", "--max-bytes", "none", "--json").stdout)
+    assert (quotas["max_jobs"], quotas["max_trials"], quotas["max_bytes"]) == (3, 10_000, None)
+    assert "0 of 3" in secateur("users", "list").stdout
+    wrong = secateur("users", "set", "alice", "--max-jobs", "-1")
+    assert (wrong.exit_code, wrong.stderr) == (1, "secateur: --max-jobs '-1' is no limit; give a whole number, or none.\n")
+    assert secateur("keys", "revoke", listed[0]["id"]).stdout == f"{listed[0]['id']} of alice is revoked\n"
+    assert alice("GET", "/me").status_code == 401
+    assert "revoked" in secateur("keys", "list").stdout
+    done = secateur("audit").stdout
+    assert "DELETE" in done
+    assert "PATCH" in done
+    assert len(json.loads(secateur("audit", "--after", "1", "--json").stdout)) == 2
+    assert secateur("keys", "revoke", "key-none").exit_code == 1

@@ -68,10 +68,33 @@ def test_a_fault_of_ours_shows_an_id_and_no_detail(api: TestClient) -> None:
     assert "secret detail" not in answer.text
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize(("given", "kept"), [("trace-1/a:b", True), ("x" * 129, False), ("a b", False), ("é", False)])
+def test_a_request_keeps_its_callers_id_if_it_is_one(api: TestClient, given: str, kept: bool) -> None:
+    answer = api.get("/jobs/none", headers={b"X-Request-ID": given.encode()})
+    found = answer.headers["x-request-id"]
+    assert (found == given) is kept
+    assert found == answer.json()["request_id"]
+    assert len(found) >= 8
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_browsers_do_nothing_with_an_answer_that_was_not_meant(api: TestClient) -> None:
+    for path in ("/jobs", "/livez", "/docs", "/nothing"):
+        headers = api.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "access-control-allow-origin" not in headers
+    assert "script-src" not in api.get("/jobs").headers["content-security-policy"]
+
+
 def test_unknown_paths_and_methods_are_problems(api: TestClient) -> None:
     missing, method = api.get("/nothing"), api.delete("/models")
     assert (missing.status_code, method.status_code) == (404, 405)
     assert method.headers["allow"]
+    assert method.headers["allow"] == "GET, POST"
     for answer in (missing, method):
         assert answer.headers["content-type"] == "application/problem+json"
         assert "/docs" in answer.json()["detail"]
@@ -87,12 +110,17 @@ def test_algorithms_are_listed_with_their_parameters(api: TestClient) -> None:
 def test_the_description_documents_every_error(api: TestClient) -> None:
     document = api.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
+    fields = set(schemas["Problem"]["properties"])
     assert "HTTPValidationError" not in schemas  # FastAPI's own, which we never send
     for path, methods in document["paths"].items():
         for operation in methods.values():
             for status, response in operation["responses"].items():
-                if int(status) >= 400 and path not in OPEN:
-                    assert list(response["content"]) == ["application/problem+json"], (path, status)
+                if int(status) >= 400:
+                    ((kind, content),) = response["content"].items()
+                    assert kind == "application/problem+json", (path, status)
+                    for example in content["examples"].values():
+                        assert example["value"]["status"] == int(status)
+                        assert set(example["value"]) <= fields
     refs = {part.split('"')[0] for part in api.get("/openapi.json").text.split("#/components/schemas/")[1:]}
     assert refs <= set(schemas)
     assert schemas["JobRequest"]["examples"][0]["budget"] == {"metric": "macs", "ratio": 0.5}

@@ -72,10 +72,12 @@ server.serve(make_settings(Path(sys.argv[1]), port=int(sys.argv[2]), database_ur
 
 @contextmanager
 def serving(folder: Path, database_url: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx2.Client]]:
-    """The service in a process of its own, with a Ray in memory."""
+    """The service in a process of its own, with a Ray in memory; its log is ``folder/log``."""
+    folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(folder), str(port), database_url], stderr=subprocess.PIPE)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-c", SERVE, str(folder), str(port), database_url], stderr=log)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     try:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=60) as client:
@@ -84,11 +86,11 @@ def serving(folder: Path, database_url: str) -> Iterator[tuple[subprocess.Popen[
                     client.get("/livez")
                     break
                 except httpx2.TransportError:
-                    assert process.poll() is None, process.stderr and process.stderr.read()
+                    assert process.poll() is None, (folder / "log").read_text()
             yield process, client
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_streams_tell_what_happens_and_end_with_the_service(tmp_path: Path, database_url: str) -> None:
@@ -109,4 +111,9 @@ def test_streams_tell_what_happens_and_end_with_the_service(tmp_path: Path, data
         process.send_signal(signal.SIGTERM)
         for some in lines:
             list(some)  # ends, and by itself: a connection that was cut would raise
+        lines_of_log = [json.loads(line) for line in (tmp_path / "data" / "log").read_text().splitlines()]
+        (made,) = (line for line in lines_of_log if line["event"] == "job_queued")
+        assert (made["job"], made["owner"]) == (job, "admin")
+        by_request = {line["request_id"]: line for line in lines_of_log if line["event"] == "request"}
+        assert by_request[made["request_id"]]["path"] == "/jobs"
         assert process.wait(timeout=60) == -signal.SIGTERM, "which uvicorn raises again when all is done"

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
 
 from workers.data import Split, as_input
+from workers.device import CPU, Fitting, pieces, sent
 
 _BATCH = 64  # small enough for a few thousand images to give many steps
 _LEARNING_RATE = 0.02  # a fifth of what these networks are trained with: the weights are good already
@@ -44,6 +45,8 @@ class Trainer:
         self._dense = dense
         self._train = train
         self._distill = distill
+        self._device = next((parameter.device for parameter in module.parameters()), CPU)
+        self._fitting = Fitting()
         self.done = done
         self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, done)).generate_state(1)[0]))
         self.optimizer = torch.optim.SGD(
@@ -69,28 +72,39 @@ class Trainer:
             The mean loss.
         """
         self._module.train()
-        total, images = 0.0, 0
-        with torch.random.fork_rng(devices=[]):  # which dropout draws from: alike, whatever this process did before
+        losses, images = list[tuple[Tensor, int]](), 0
+        devices = [] if self._device == CPU else [self._device]
+        with torch.random.fork_rng(devices):  # which dropout draws from: alike, whatever this process did before
             torch.manual_seed(int(torch.randint(2**31, (), generator=self._generator)))
             for step in range(steps):
                 start = step % self.steps * _BATCH
                 if start == 0:
                     order = torch.randperm(len(self._train), generator=self._generator).numpy()
                 chosen = order[start : start + _BATCH]
-                total += self._step(chosen) * len(chosen)
+                losses.append((self._step(chosen), len(chosen)))
                 images += len(chosen)
                 if scheduler is not None:
                     scheduler.step()
         self.done += steps
         self._module.eval()
-        return total / images
+        return sum(float(loss) * count for loss, count in losses) / images  # waits for a device once, here
 
-    def _step(self, chosen: NDArray[np.int64]) -> float:
-        loss = self._loss(as_input(self._train.x[chosen]), torch.tensor(self._train.y[chosen]))
-        self.optimizer.zero_grad()
-        loss.backward()
+    def _step(self, chosen: NDArray[np.int64]) -> Tensor:
+        loss = self._fitting(lambda most: self._learn(chosen, most), len(chosen))
         self.optimizer.step()
-        return float(loss.detach())
+        return loss
+
+    def _learn(self, chosen: NDArray[np.int64], most: int) -> Tensor:
+        """Gradients of the mean loss, and that loss; in pieces of at most ``most`` images, over which BatchNorm averages."""
+        self.optimizer.zero_grad()
+        images, labels = as_input(self._train.x[chosen]), torch.tensor(self._train.y[chosen])
+        images, labels = sent(images, self._device), sent(labels, self._device)
+        total = torch.zeros((), device=self._device)
+        for x, y in zip(pieces(images, most), pieces(labels, most), strict=True):
+            loss = self._loss(x, y) * (len(y) / len(chosen))
+            loss.backward()
+            total += loss.detach()
+        return total
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         outputs = self._module(images)

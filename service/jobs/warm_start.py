@@ -70,6 +70,8 @@ def difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str |
     later = {name: getattr(spec.recovery, name) for name in ("final_epochs", "finalists")}
     if earlier.recovery.model_copy(update=later) != spec.recovery:
         return "has another recovery (final_epochs and finalists may differ)"
+    if earlier.resources.precision != spec.resources.precision:
+        return f"was scored in another precision, {earlier.resources.precision}"
     return f"held out other images, by its seed {earlier.seed}" if earlier.seed != spec.seed else None
 
 

@@ -103,7 +103,7 @@ class FineTuning:
     def _begun(self) -> _Saved:
         """Where the last process left the training, or its beginning."""
         if self._file.exists():
-            saved: _Saved = torch.load(self._file, weights_only=True)
+            saved: _Saved = torch.load(self._file, map_location="cpu", weights_only=True)
             self._network.load_state_dict(saved["weights"])
             self._averaged.load_state_dict(saved["average"])
             self._trainer.resume(saved["trainer"])

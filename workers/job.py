@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from numpy.typing import NDArray
 from ray import tune
 from ray.tune.experiment import Trial
@@ -22,6 +21,7 @@ from searchers.base import Proposal, Rival
 from searchers.space import SearchSpace
 from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.data import Splits, load
+from workers.device import CPU, moved, prepare
 from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
 from workers.fine_tuning import FineTuning
@@ -55,7 +55,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         InvalidInput: the spec does not fit the model or the data.
         JobFailed: no network within the budget was found.
     """
-    torch.set_num_threads(spec.resources.cpus)
+    prepare(spec.resources)
     splits = load(data, spec.seed)
     evaluator = make_evaluator(model, splits, spec)
     space = evaluator.space()
@@ -193,6 +193,7 @@ def _finish(
             log.progress,
         ).run()
         network = tuned
+    moved(network, CPU)
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)
     channels = evaluator.channels(winner.widths)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 from workers.data import Split, as_input
+from workers.device import CPU, Fitting, pieces, sent
 from workers.quality import Objective
 from workers.spec import Recipe
 
@@ -72,6 +73,8 @@ class Trainer:
         self._objective = objective
         self._recipe = recipe
         self._distill = distill
+        self._device = next((parameter.device for parameter in module.parameters()), CPU)
+        self._fitting = Fitting()
         self.done = done
         self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, done)).generate_state(1)[0]))
         self.optimizer = _optimizer(module, recipe)
@@ -95,21 +98,22 @@ class Trainer:
             The mean loss.
         """
         self._module.train()
-        total, images = 0.0, 0
-        with torch.random.fork_rng(devices=[]):  # which dropout draws from: alike, whatever this process did before
+        losses, images = list[tuple[Tensor, int]](), 0
+        devices = [] if self._device == CPU else [self._device]
+        with torch.random.fork_rng(devices):  # which dropout draws from: alike, whatever this process did before
             torch.manual_seed(int(torch.randint(2**31, (), generator=self._generator)))
             for step in range(steps):
                 start = step % self.steps * _BATCH
                 if start == 0:
                     order = torch.randperm(len(self._train), generator=self._generator).numpy()
                 chosen = order[start : start + _BATCH]
-                total += self._step(chosen) * len(chosen)
+                losses.append((self._step(chosen), len(chosen)))
                 images += len(chosen)
                 if after_step is not None:
                     after_step()
         self.done += steps
         self._module.eval()
-        return total / images
+        return sum(float(loss) * count for loss, count in losses) / images  # waits for a device once, here
 
     def progress(self) -> Progress:
         """With which, and the network's weights, ``resume`` goes on in another process."""
@@ -137,14 +141,23 @@ class Trainer:
             group["initial_lr"] = _learning_rate(self._recipe)
         return LambdaLR(self.optimizer, share, last_epoch=at - 1)
 
-    def _step(self, chosen: NDArray[np.int64]) -> float:
+    def _step(self, chosen: NDArray[np.int64]) -> Tensor:
         some = self._train.at(chosen)
-        images = _augmented(as_input(some.x), self._recipe.augment, self._generator)
-        loss = self._loss(images, None if self._objective.label_free else some.labels)
-        self.optimizer.zero_grad()
-        loss.backward()
+        images = sent(_augmented(as_input(some.x), self._recipe.augment, self._generator), self._device)
+        labels = None if self._objective.label_free or some.labels is None else sent(some.labels, self._device)
+        loss = self._fitting(lambda most: self._learn(images, labels, most), len(chosen))
         self.optimizer.step()
-        return float(loss.detach())
+        return loss
+
+    def _learn(self, images: Tensor, labels: Tensor | None, most: int) -> Tensor:
+        """Gradients of the mean loss, and that loss; in pieces of at most ``most`` images, over which BatchNorm averages."""
+        self.optimizer.zero_grad()
+        parts, total = pieces(images, most), torch.zeros((), device=self._device)
+        for x, y in zip(parts, [None] * len(parts) if labels is None else pieces(labels, most), strict=True):
+            loss = self._loss(x, y) * (len(x) / len(images))
+            loss.backward()
+            total += loss.detach()
+        return total
 
     def _loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
         outputs = self._module(images)

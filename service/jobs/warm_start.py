@@ -71,6 +71,8 @@ def difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str |
         return "compared channels otherwise (searcher.params.ranking)"
     if _recovery_of_trials(earlier) != _recovery_of_trials(spec):
         return "has another recovery (final_epochs and finalists may differ)"
+    if earlier.resources.precision != spec.resources.precision:
+        return f"was scored in another precision, {earlier.resources.precision}"
     return f"held out other images, by its seed {earlier.seed}" if earlier.seed != spec.seed else None
 
 

@@ -113,7 +113,9 @@ class LocalRay:
         if live_jobs:
             log.info("ray_left_running", reason="a job is live; the next start finds it again")
         elif self._cluster is not None:
-            await asyncio.to_thread(self._cluster.stop)
+            from service.cluster import IDLE_STOP_SECONDS
+
+            await asyncio.to_thread(self._cluster.stop, IDLE_STOP_SECONDS)
 
     def command(self, job: Job) -> str:
         return _command(sys.executable, job)

@@ -8,7 +8,7 @@ from service.app import create_app
 from service.logs import configure_logging
 from service.settings import Settings
 
-DRAIN_SECONDS = 3  # for running requests at shutdown; streams end by themselves, a longer download is resumed by its client
+DRAIN_SECONDS = 2  # for running requests at shutdown; streams end by themselves, a longer download is resumed by its client
 
 
 def serve(settings: Settings) -> None:

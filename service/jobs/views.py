@@ -36,6 +36,7 @@ def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
     counts = Counts.model_validate(summary.counts)
     return JobView(
         id=job.id,
+        owner=job.owner,
         name=job.name,
         model=job.model_id,
         dataset=job.dataset_id,

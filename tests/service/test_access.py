@@ -136,6 +136,7 @@ def is_not_there(caller: str, names: list[str]) -> bool:
 def test_users_see_what_is_theirs_and_the_administrator_everything(api: TestClient, introduce: Introduce) -> None:
     alice, bob = introduce("alice"), introduce("bob")
     hers, his = submitted(alice), submitted(bob)
+    assert (hers["owner"], his["owner"]) == ("alice", "bob")
     assert hers["model"] != his["model"], "equal bytes of two users are two models"
     for person, own in ((alice, [hers]), (bob, [his]), (Person(api, api.headers["Authorization"][7:]), [his, hers])):
         assert [job["id"] for job in person("GET", "/jobs").json()["items"]] == [job["id"] for job in own]

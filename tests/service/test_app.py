@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
@@ -148,6 +149,24 @@ def test_a_restart_keeps_what_was_uploaded(tmp_path: Path) -> None:
         model = client.post("/models", content=b"bytes").json()
     with TestClient(create_app(settings, inspect=FakeInspect(), ray=FakeRay()), headers=headers) as client:
         assert client.get(f"/models/{model['id']}").json() == model
+
+
+def test_a_restart_keeps_idempotency_keys_and_api_keys(tmp_path: Path) -> None:
+    settings, ray = make_settings(tmp_path / "data"), FakeRay()
+    ray.down = True
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    files = {"model": b"model", "data": b"data"}
+    spec = {"budget": {"ratio": 0.5}}
+    made = []
+    for seed in (0, 0, 1):
+        with TestClient(create_app(settings, inspect=FakeInspect(), ray=ray), headers=headers) as client:
+            if not made:
+                key = client.post("/keys", json={"user": "alice"}).json()["key"]
+            hers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "k"}
+            made.append(client.post("/jobs", files=files, data={"job": json.dumps({**spec, "seed": seed})}, headers=hers))
+    assert [answer.status_code for answer in made] == [202, 202, 422]
+    assert made[0].json()["id"] == made[1].json()["id"]
+    assert made[2].json()["title"] == "Idempotency-Key used before"
 
 
 def test_the_api_imports_neither_torch_nor_ray() -> None:

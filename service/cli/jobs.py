@@ -39,12 +39,12 @@ _SUBMIT = """\
   secateur submit net.pt2 --data d.npz --budget macs=0.3 --watch \\
       --searcher fixed --pruner agp --pruner-param epochs=10
 
-  secateur submit net.pt2 --data photos.tar --task label_free --budget macs=0.5
+  secateur submit net.pt2 --data d.tar --task label_free --budget macs=0.5
 
 MODEL.pt2 comes from torch.export.save with a dynamic batch dimension;
 DATA is an .npz archive of x_train, y_train, x_test, y_test and optionally
 x_val, y_val, a .parquet file of image and label, or a .tar of class
-folders. Large files go in parts: the same command goes on where a line broke."""
+folders. Large files go in parts; the same command goes on where it broke off."""
 
 
 def submit(

@@ -214,7 +214,7 @@ DATA: dict[str, tuple[Make, str]] = {
     "giant images": (lambda _: _folders(_png(_HUGE, _HUGE)), "pixels|no image"),
     "images of giant text": (lambda _: _folders(_png(6, 4, before=_text_bomb())), "image.png"),
     "many images of nothing": (
-        lambda _: _tar(*[(f"cat/{n}.png", i) for i in [_png(4000, 4000, pixels=bytes(4001) * 4000)] for n in range(80)]),
+        lambda _: _tar(*[(f"cat/{n}.png", it) for it in [_png(4000, 4000, pixels=bytes(4001) * 4000)] for n in range(80)]),
         "takes 1,280,000,640 bytes",
     ),
     "half an image": (lambda _: _folders(files.image(form="JPEG", size=(6, 4))[:300]), "image.png"),

@@ -204,6 +204,26 @@ def test_a_job_of_sparsity_ends_with_zeros_in_its_files(files: tuple[Path, Path]
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_job_without_labels_reports_how_often_the_networks_agree(files: tuple[Path, Path], tmp_path: Path) -> None:
+    bare = tmp_path / "bare.npz"
+    with np.load(files[1]) as found:
+        np.savez(bare, **{name: found[name] for name in found if name.startswith("x_")})
+    log = ListLog()
+    job = spec(task={"type": "label_free"}, recovery={"final_epochs": 1}, limits={"max_trials": 4})
+    run_job(job, files[0], bare, tmp_path, tmp_path / "networks", log)
+    assert log.baseline is not None
+    assert log.best is not None
+    assert log.baseline.metric == 1
+    assert 0.5 < log.best.metric < 1
+    pt2 = tmp_path / "winner.pt2"
+    pt2.write_bytes(log.artefacts["pt2"])
+    dense, pruned = (build_module(read_program(path)) for path in (files[0], pt2))
+    with torch.inference_mode():
+        same = [dense(images).argmax(1) == pruned(images).argmax(1) for images, _ in load_data(bare, 0).test.batches()]
+    assert log.best.metric == pytest.approx(float(torch.cat(same).double().mean()))
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_search_cut_short_says_why_there_is_no_network(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     cut_short = spec(searcher={"name": "sensitivity"}, limits={"max_trials": 30, "max_seconds": 1})

@@ -14,7 +14,7 @@ from pruners.errors import InvalidInput
 from service import algorithms, health, problems
 from service.audit import routes as audit
 from service.audit.middleware import Audit
-from service.auth import ADMINISTRATION, Scope, admin_token, require_access, require_admin, scope_of
+from service.auth import ADMINISTRATION, admin_token, require_access, require_admin, scope_of
 from service.body import ClosesUnread
 from service.context import Catalogue, Context
 from service.database import Database
@@ -32,6 +32,7 @@ from service.models import routes as models
 from service.problems import Forbidden, Problem, ServiceError, TooManyRequests, Unauthorized, Unavailable, documented
 from service.report import routes as reports
 from service.requests import RequestLog
+from service.scopes import Scope
 from service.settings import Settings
 from service.store import Store
 from service.transfers import routes as transfers

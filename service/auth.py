@@ -11,7 +11,6 @@ import os
 import secrets
 import tempfile
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from service.database.tables import ADMIN
 from service.keys.repository import KeyRepository
 from service.problems import Forbidden, Unauthorized
+from service.scopes import Scope
 from service.settings import Settings, is_loopback
 
 TOKEN_BYTES = 32  # 256 bits: not to be guessed
@@ -35,19 +35,6 @@ _bearer = HTTPBearer(
     description="An API key, or the administrator's token, which `secateur serve` prints at first start. A key of scope `read` "
     "may send GET, one of scope `submit` everything that is not the administrator's.",
 )
-
-
-class Scope(StrEnum):
-    """What a key is for; each scope includes those before it."""
-
-    READ = "read"
-    SUBMIT = "submit"
-    ADMIN = "admin"
-
-    def includes(self, other: Scope) -> bool:
-        """Whether a key of this scope may do what takes the other."""
-        order = list(Scope)
-        return order.index(self) >= order.index(other)
 
 
 @dataclass(frozen=True)

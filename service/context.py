@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from pruners.errors import InvalidInput
-from service.auth import Caller, Scope, require_access
+from service.auth import Caller, require_access
 from service.database import Database
 from service.dispatcher import Dispatcher
 from service.inspection import Inspect
 from service.jobs.watch import Watch
 from service.metrics import RequestMetrics
 from service.problems import Unavailable
+from service.scopes import Scope
 from service.settings import Settings
 from service.store import Store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from itertools import islice
 from typing import Annotated
 
@@ -10,17 +9,10 @@ import typer
 
 from service.cli.command import Json, command, make_app, note, write_json
 from service.cli.values import parse_limit
+from service.scopes import Scope
 
 Option = typer.Option
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="A key's id, as create and list show it.")]
-
-
-class Scope(StrEnum):
-    """What a key is for, as ``service.auth.Scope`` has it, which takes long to import."""
-
-    READ = "read"
-    SUBMIT = "submit"
-    ADMIN = "admin"
 
 
 def register(app: typer.Typer) -> None:

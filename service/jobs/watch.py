@@ -42,6 +42,8 @@ class Watch:
                     self._latest = await run_in_threadpool(self._look, list(self._listeners))
                 except DatabaseAway as error:
                     log.warning("events_not_seen", reason=str(error))
+                except Exception:  # the watch must outlive whatever it meets: listeners look for themselves meanwhile
+                    log.exception("watch_failed")
             async with self._looked:
                 self._looked.notify_all()
             await asyncio.sleep(LOOK_SECONDS)

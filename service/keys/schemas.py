@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from service.auth import Scope
 from service.database.tables import NAME_LENGTH, ApiKey
+from service.scopes import Scope
 from service.uploads import printable
 from service.users.schemas import UserName
 

@@ -17,13 +17,13 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from service.auth import Scope
 from service.cli import app
 from service.client import Client
 from service.context import Context
 from service.database.tables import ApiKey
 from service.limits import RateLimits
 from service.problems import TooManyRequests
+from service.scopes import Scope
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from service.requests import RequestLog
 from service.settings import Settings
 from service.store import Store
 from service.transfers import routes as transfers
+from service.transfers.schemas import TransferRequest
 
 SCHEMA_REF = "#/components/schemas/{model}"
 
@@ -78,7 +79,7 @@ class _Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             components = super().openapi()["components"]["schemas"]
-            for model in (JobRequest, Problem):
+            for model in (JobRequest, TransferRequest, Problem):
                 schema = model.model_json_schema(ref_template=SCHEMA_REF)
                 for name, definition in schema.pop("$defs", {}).items():
                     components.setdefault(name, definition)

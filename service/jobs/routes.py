@@ -23,7 +23,7 @@ from service.jobs.views import checkpoint_views, event_view, job_view, trial_vie
 from service.jobs.warm_start import earlier_trials
 from service.models.repository import models
 from service.pages import After, Limit, Page
-from service.problems import Conflict, NotFound, TooLarge, WrongMediaType, documented
+from service.problems import Conflict, NotFound, StorageFull, TooLarge, TooSlow, WrongMediaType, documented
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -77,7 +77,7 @@ _BODY: dict[str, Any] = {
     openapi_extra=_BODY,
     responses={
         200: {"model": PlanView, "description": "`dry_run`: what the job would do."},
-        **documented(NotFound, TooLarge, WrongMediaType),
+        **documented(NotFound, TooLarge, TooSlow, WrongMediaType, StorageFull),
     },
 )
 async def post_job(

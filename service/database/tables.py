@@ -91,7 +91,10 @@ class Model(Uploaded, Base):
 
 
 class Dataset(Uploaded, Base):
-    """Images and labels; ``inspection`` as ``workers.inspection.inspect_dataset`` returns it."""
+    """Inputs and labels; ``inspection`` as ``workers.formats.convert.convert`` returns it.
+
+    With it goes ``arrays``: the sha256 of the file of arrays in the store, which is what jobs read.
+    """
 
     __tablename__ = "datasets"
 

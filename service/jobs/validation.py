@@ -27,7 +27,7 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
     Args:
         spec: as the user sent it.
         model: ``workers.inspection.inspect_model``'s findings.
-        data: ``workers.inspection.inspect_dataset``'s findings.
+        data: what ``workers.formats.convert.convert`` found.
         pruners: the catalogue.
 
     Raises:

@@ -336,3 +336,51 @@ def test_a_budget_of_sparsity_is_planned_weight_by_weight(api: TestClient, job_j
         assert (refused.status_code, refused.json()["field"]) == (422, field)
         assert detail in refused.json()["detail"]
     assert api.post("/jobs", json=level).status_code == 202
+
+
+TASKS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
+    "by default": ({}, {}, {"name": "top1", "title": "top-1 accuracy", "better": "higher"}),
+    "cross-entropy": (
+        {"metric": "cross_entropy"},
+        {},
+        {"name": "cross_entropy", "title": "cross-entropy", "better": "lower"},
+    ),
+    "without labels": (
+        {"type": "label_free"},
+        {"targets": None, "labels": None, "classes": None},
+        {"name": "agreement", "title": "agreement", "better": "higher"},
+    ),
+    "values": (
+        {"type": "regression", "metric": "mae"},
+        {"targets": {"shape": [10], "dtype": "float32"}, "labels": None, "classes": None},
+        {"name": "mae", "title": "MAE", "better": "lower"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize(("task", "data", "metric"), TASKS.values(), ids=TASKS)
+def test_a_job_says_what_its_figures_are(
+    api: TestClient, task: dict[str, Any], data: dict[str, Any], metric: dict[str, str]
+) -> None:
+    model = api.post("/models", content=b"model").json()["id"]
+    dataset = api.post("/datasets", content=json.dumps(data).encode()).json()
+    assert dataset["classes"] == data.get("classes", 10)
+    asked = {"model": model, "dataset": dataset["id"], "budget": {"ratio": 0.5}, "task": task}
+    assert api.post("/jobs", json=asked, params={"dry_run": True}).json()["task"]["metric"] == metric["name"]
+    job = api.post("/jobs", json=asked).json()
+    assert job["metric"] == metric
+    assert job["spec"]["task"] == {"type": task.get("type", "classification"), "metric": metric["name"]}
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_data_of_an_earlier_version_are_shown_and_have_to_be_uploaded_again(api: TestClient, job_json: dict[str, Any]) -> None:
+    context: Context = api.app.state.context  # type: ignore[attr-defined]
+    with context.database.write() as session:
+        row = session.get_one(Dataset, job_json["dataset"])
+        row.inspection = {name: row.inspection[name] for name in ("splits", "shape", "dtype", "classes", "labels")}
+    assert api.get(f"/datasets/{job_json['dataset']}").json()["format"] is None
+    refused = api.post("/jobs", json=job_json)
+    assert refused.json()["detail"] == "dataset was inspected by another version of Secateur; upload the same file again."
+    assert api.post("/datasets", content=b"data").json()["format"] == "npz"
+    assert api.post("/jobs", json=job_json).status_code == 202

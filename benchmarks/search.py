@@ -37,7 +37,7 @@ from workers.data import load
 from workers.evaluator import Evaluator
 from workers.plan import make_searcher
 from workers.spec import JobSpec
-from workers.training import fine_tune
+from workers.training import short_tune
 
 CONTROLS = ("uniform", "random")
 _APART = ("fixed", "autocompress")  # searches nothing; trains
@@ -104,7 +104,8 @@ class Setting:
             assert pruned is not None
             scores.append(outcome.score)
             before.append(self._accuracy(pruned.network))
-            fine_tune(self.evaluator.trainer(pruned.network), _TUNING_EPOCHS, lambda *_, **__: None)
+            trainer = self.evaluator.trainer(pruned.network)
+            short_tune(trainer, _TUNING_EPOCHS * trainer.steps)
             after.append(self._accuracy(pruned.network))
         return {"scores": scores, "accuracy": before, "tuned_accuracy": after}
 

@@ -36,6 +36,7 @@ from service.scopes import Scope
 from service.settings import Settings
 from service.store import Store
 from service.transfers import routes as transfers
+from service.transfers.schemas import TransferRequest
 from service.users import routes as users
 
 SCHEMA_REF = "#/components/schemas/{model}"
@@ -111,7 +112,7 @@ class _Api(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             components = document["components"]["schemas"]
-            for model in (JobRequest, Problem):
+            for model in (JobRequest, TransferRequest, Problem):
                 schema = model.model_json_schema(ref_template=SCHEMA_REF)
                 for name, definition in schema.pop("$defs", {}).items():
                     components.setdefault(name, definition)

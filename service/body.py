@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
+import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from hashlib import sha256
 from time import monotonic
+from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import Headers
@@ -23,6 +26,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pruners.errors import InvalidInput
 from service.problems import BrokenOff, TooLarge, TooSlow, WrongMediaType
 from service.settings import Settings
+
+JSON_BYTES = 2**20
+"""Of a body that is JSON; a job whose config_list names 10,000 layers takes half of it."""
 
 _DIGEST = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):\s*(?:$|[,;])")
 _CHUNK = 2**20  # bytes gathered before a thread writes them: a network's packets are too small to be worth the switch
@@ -97,13 +103,20 @@ def announced(request: Request, field: str, limit: int) -> Announced:
     coding = request.headers.get("content-encoding", "identity")
     if coding != "identity":
         raise WrongMediaType(f"{field} is sent as it is, not encoded by {coding[:20]!r}; leave Content-Encoding out.")
-    length = request.headers.get("content-length")
-    if length is not None and not (length.isascii() and length.isdigit()):
-        raise InvalidInput("Content-Length", length, "is no number of bytes; leave it to your client")
-    size = None if length is None else int(length)
-    if size is not None and size > limit:
-        raise TooLarge(field, limit)
+    size = announced_size(request, field, limit)
     return Announced(size, _digest(request.headers.getlist("content-digest")))
+
+
+def announced_size(request: Request, field: str, limit: int) -> int | None:
+    """``Content-Length``, if it is there; raises as ``announced`` does."""
+    length = request.headers.get("content-length")
+    if length is None:
+        return None
+    if not (length.isascii() and length.isdigit()):
+        raise InvalidInput("Content-Length", length, "is no number of bytes; leave it to your client")
+    if int(length) > limit:
+        raise TooLarge(field, limit)
+    return int(length)
 
 
 async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
@@ -128,6 +141,39 @@ async def chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
         raise
     if pending:
         yield bytes(pending)
+
+
+async def limited(request: Request, settings: Settings, most: int) -> AsyncGenerator[bytes]:
+    """The same, of so many bytes at most; raises ``TooLarge``."""
+    size = 0
+    async for chunk in chunks(request, settings):
+        size += len(chunk)
+        if size > most:
+            raise TooLarge("body", most)
+        yield chunk
+
+
+async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
+    """The body, a JSON object; raises as ``limited`` and ``strict_json`` do."""
+    return strict_json("body", b"".join([chunk async for chunk in limited(request, settings, JSON_BYTES)]))
+
+
+def strict_json(field: str, text: bytes) -> dict[str, Any]:
+    """A JSON object in UTF-8 whose numbers are all finite; raises ``InvalidInput``."""
+
+    def finite(number: str) -> float:
+        value = float(number)
+        if not math.isfinite(value):
+            raise ValueError(f"{number} is no finite number")
+        return value
+
+    try:
+        value = json.loads(text.decode(), parse_float=finite, parse_constant=finite)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(field, None, f"is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidInput(field, value, "is not a JSON object; send {…}")
+    return value
 
 
 async def _packets(request: Request, settings: Settings) -> AsyncIterator[bytes]:

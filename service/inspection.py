@@ -1,9 +1,9 @@
 """Looks into uploads in a separate, limited process: whatever a file does there, the API goes on.
 
 The parent starts ``python -m service.inspection KIND [PATH [INTO]]`` with an almost empty environment and a time limit; the
-child bounds its own memory, processor time and files, shuts itself in (``service.sandbox``), reads the upload by
-``workers.inspection`` and prints one JSON document: ``{"found": …}`` or ``{"field": …, "problem": …}``. Torch is imported in
-the child alone.
+child bounds its own memory, processor time and files, shuts itself in (``service.sandbox``), reads a model by
+``workers.inspection`` or a data set by ``workers.formats`` and prints one JSON document: ``{"found": …}`` or ``{"field": …,
+"problem": …}``. Torch is imported in the child alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pruners.errors import InvalidInput
 from service.problems import StorageFull
 from service.sandbox import refuse_in_python, refuse_system_calls
 from service.settings import Settings
+from workers.formats.convert import convert
 
 Kind = Literal["model", "data", "catalogue"]
 
@@ -40,7 +41,7 @@ class Inspect(Protocol):
     """Says what an upload holds, as JSON-ready data."""
 
     async def __call__(self, kind: Kind, path: Path | None = None, into: Path | None = None) -> dict[str, Any]:
-        """What ``workers.inspection`` returns for a model, a data set, or (without a path) the pruners' catalogue.
+        """What is found in a model, a data set, or (without a path) the pruners' catalogue.
 
         Args:
             kind: which of them.
@@ -125,16 +126,16 @@ def main(arguments: Sequence[str]) -> int:
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, _SCRATCH_BYTES + (int(unpacked) if len(paths) > 1 else 0))
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
-    seal([Path(gettempdir()), *paths[1:]])
+    seal(kind, [Path(gettempdir()), *paths[1:]])
     print(json.dumps(answer(kind, int(unpacked), paths), allow_nan=False))  # noqa: T201  (the parent reads it)
     return 0
 
 
-def seal(writable: Sequence[Path]) -> None:
-    """Imports what reads uploads, and from here on this process can do little else; see ``service.sandbox``."""
+def seal(kind: str, writable: Sequence[Path]) -> None:
+    """Imports what reads such uploads, and from here on this process can do little else; see ``service.sandbox``."""
     refuse_system_calls()  # before any other thread is there, since each has to inherit it
-    import workers.inspection  # noqa: F401  (here, for where memory ends with this, the limits are to blame and no upload)
-
+    if kind != "data":
+        import workers.inspection  # noqa: F401  (here: where memory ends with this, the limits are to blame and no upload)
     refuse_in_python(writable)
 
 
@@ -166,13 +167,11 @@ def _unread(kind: str, error: Exception) -> dict[str, Any]:
 
 
 def _find(kind: str, unpacked: int, *paths: Path) -> dict[str, Any]:
-    from workers import inspection
-
-    if kind == "model":
-        return inspection.inspect_model(paths[0])
     if kind == "data":
-        return inspection.inspect_dataset(paths[0], paths[1], unpacked)
-    return inspection.catalogue()
+        return convert(paths[0], paths[1], unpacked)
+    from workers import inspection  # and torch
+
+    return inspection.inspect_model(paths[0]) if kind == "model" else inspection.catalogue()
 
 
 def _refused(error: InvalidInput) -> dict[str, str]:

@@ -23,7 +23,6 @@ from pruners.graph.modules import build_module
 from pruners.graph.program import Input, read_program
 from pruners.graph.shapes import BATCH, infer_shapes
 from pruners.importance import unscored
-from workers.formats.convert import convert
 from workers.schedules.base import SCHEDULES, Schedule
 from workers.weights import LEVEL, Level
 
@@ -58,11 +57,6 @@ def inspect_model(path: Path) -> dict[str, Any]:
         "layers": describe_layers(module, coupling),
         "cost": coupling.cost.to_json(),
     }
-
-
-def inspect_dataset(path: Path, target: Path, most_bytes: int) -> dict[str, Any]:
-    """Reads a data set and writes its arrays; see ``workers.formats.convert.convert``."""
-    return convert(path, target, most_bytes)
 
 
 def catalogue() -> dict[str, Any]:

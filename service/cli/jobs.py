@@ -40,13 +40,19 @@ _SUBMIT = """\
   secateur submit net.pt2 --data d.npz --budget macs=0.3 --watch \\
       --searcher fixed --pruner agp --pruner-param epochs=10
 
+  secateur submit net.pt2 --data d.tar --task label_free --budget macs=0.5
+
 MODEL.pt2 comes from torch.export.save with a dynamic batch dimension;
-DATA.npz holds x_train, y_train, x_test, y_test and optionally x_val, y_val."""
+DATA is an .npz archive of x_train, y_train, x_test, y_test and optionally
+x_val, y_val, a .parquet file of image and label, or a .tar of class
+folders. Large files go in parts; the same command goes on where it broke off."""
 
 
 def submit(
     model: Annotated[Path, typer.Argument(metavar="MODEL.pt2", exists=True, dir_okay=False, help="An exported network.")],
-    data: Annotated[Path, Option(metavar="DATA.npz", exists=True, dir_okay=False, help="Images and labels.")],
+    data: Annotated[
+        Path, Option(metavar="DATA", exists=True, dir_okay=False, help="Inputs and labels: .npz, .parquet or .tar.")
+    ],
     budget: Annotated[
         str,
         Option(
@@ -54,6 +60,12 @@ def submit(
             help="What the network may cost in macs or params: below 1 a share of the dense network, else a maximum.",
         ),
     ],
+    task: Annotated[
+        str | None, Option(metavar="TYPE", help="classification, regression, or label_free for data without labels.")
+    ] = None,
+    metric: Annotated[
+        str | None, Option(help="What to report: top1, top5, cross_entropy; mse, mae; agreement, kl, relative_error.")
+    ] = None,
     searcher: Annotated[str | None, Option(help="How to search; see 'secateur searchers'.")] = None,
     param: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="The searcher's parameter; repeatable.")] = None,
     warm_start: Annotated[
@@ -75,6 +87,7 @@ def submit(
     """Uploads a network and its data and has it pruned to the budget."""
     spec = {
         "name": name,
+        "task": _given(type=task, metric=metric),
         "budget": parse_budget(budget),
         "searcher": _given(name=searcher, params={**parse_params(param or []), **_given(warm_start=warm_start)}),
         "pruner": _given(name=pruner, params=parse_params(pruner_param, "--pruner-param") if pruner_param else None),

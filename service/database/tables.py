@@ -148,7 +148,10 @@ class Model(Uploaded, Base):
 
 
 class Dataset(Uploaded, Base):
-    """Images and labels; ``inspection`` as ``workers.inspection.inspect_dataset`` returns it."""
+    """Inputs and labels; ``inspection`` as ``workers.formats.convert.convert`` returns it.
+
+    With it goes ``arrays``: the sha256 of the file of arrays in the store, which is what jobs read.
+    """
 
     __tablename__ = "datasets"
     __table_args__ = (UniqueConstraint("owner", "sha256", name="uq_datasets_owner"),)

@@ -9,10 +9,11 @@ from hashlib import sha256
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from pruners.errors import InvalidInput
-from service.body import announced, chunks
+from service.body import announced, chunks, read_json
 from service.context import Context, InContext
 from service.datasets.repository import datasets
 from service.datasets.schemas import DatasetView
@@ -20,9 +21,10 @@ from service.inspection import Kind as Inspected
 from service.models.repository import models
 from service.models.schemas import ModelView
 from service.problems import Conflict, NotFound, StorageFull, TooLarge, TooSlow, WrongMediaType, documented
-from service.transfers.files import Kind, Transfer, Transfers
+from service.transfers.files import Kind, Transfer, Transfers, WrongOffset
 from service.transfers.schemas import TransferRequest, TransferView
 from service.uploads import RAW_BODY, check_room, register
+from workers.plan import refusal
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
@@ -34,25 +36,35 @@ Offset = Annotated[int, Header(alias=_OFFSET, ge=0, lt=2**63, description="Where
 @router.post(
     "",
     status_code=201,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/TransferRequest"}}},
+        }
+    },
     responses={
         200: {"model": TransferView, "description": "It was begun already; go on at `offset`."},
-        **documented(Conflict, TooLarge, StorageFull),
+        **documented(Conflict, TooLarge, TooSlow, StorageFull),
     },
 )
-def post_upload(sent: TransferRequest, response: Response, context: InContext) -> TransferView:
+async def post_upload(request: Request, response: Response, context: InContext) -> TransferView:
     """Begins the upload of a large file in parts. The same announcement gives the same upload, for a day after its last part.
 
     Send the file's bytes by `PATCH /uploads/{id}`, in as many parts as you like, and end with `POST /uploads/{id}/finish`.
     """
+    try:
+        sent = TransferRequest.model_validate(await read_json(request, context.settings))
+    except ValidationError as error:
+        raise refusal(error.errors()) from error
     if sent.size > _limit(context, sent.kind):
         raise TooLarge(sent.kind, _limit(context, sent.kind))
     check_room(context.database, sent.size)
     transfers = _transfers(context)
-    transfer, new = transfers.begin(sent.kind, sent.size, sent.sha256, sent.name)
+    transfer, new = await run_in_threadpool(transfers.begin, sent.kind, sent.size, sent.sha256, sent.name)
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/uploads/{transfer.id}"
-    return _view(response, transfers, transfer.id)
+    return await run_in_threadpool(_view, response, transfers, transfer.id)
 
 
 @router.get("/{upload_id}", responses=documented(NotFound))
@@ -72,11 +84,16 @@ async def patch_upload(
     """Takes the next part as the raw body; 409 with `Upload-Offset` where it does not begin where the bytes so far end."""
     transfers = _transfers(context)
     transfer, there = await run_in_threadpool(transfers.get, upload_id)
-    said = announced(request, "part", transfer.size - there)
+    if offset != there:
+        raise WrongOffset(there, offset)
+    said = announced(request, "part", _limit(context, transfer.kind))
     end, digest = offset, sha256()
+    beyond = InvalidInput("part", None, f"goes beyond the {transfer.size:,} bytes that were announced; send no more")
+    if end + (said.size or 0) > transfer.size:
+        raise beyond
     async for chunk in chunks(request, context.settings):
         if end + len(chunk) > transfer.size:
-            raise InvalidInput("part", None, f"goes beyond the {transfer.size:,} bytes that were announced; send no more")
+            raise beyond
         await run_in_threadpool(transfers.append, upload_id, end, chunk)
         digest.update(chunk)
         end += len(chunk)

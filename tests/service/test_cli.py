@@ -107,12 +107,14 @@ def test_submit_sends_what_was_asked_for_and_nothing_else(server: FakeServer, fi
         "--seed",
         "0",
     ]
+    options += ["--task", "regression", "--metric", "mae"]
     limits = ["--max-trials", "9", "--max-concurrent", "1", "--max-seconds", "60", "--final-epochs", "2", "--name", "x"]
     assert submit("--budget", "params=120000", *options, *limits).exit_code == 0
     job = sent_job(server)
     assert job["budget"] == {"metric": "params", "max": 120_000}
     assert job["searcher"] == {"name": "netadapt", "params": {"steps": 3, "mode": "fast", "warm_start": "job-7"}}
     assert job["pruner"] == {"name": "l2"}
+    assert job["task"] == {"type": "regression", "metric": "mae"}
     assert job["limits"] == {"max_trials": 9, "max_concurrent": 1, "max_seconds": 60}
     assert job["recovery"] == {"final_epochs": 2}
     assert (job["seed"], job["name"]) == (0, "x")

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from pruners.cost import ENGINE
+from service.context import Context
+from service.database.tables import Dataset, Model
 from tests.service.doubles import group, model_inspection
 
 
@@ -244,6 +247,30 @@ def test_one_key_makes_one_job_under_concurrency(api: TestClient, job_json: dict
     assert len(api.get("/jobs").json()["items"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "task", "detail"),
+    [
+        ("augment", ["flips"], {}, "recovery.recipe.augment ['flips'] is for images [channels, height, width], but the inputs"),
+        ("label_smoothing", 0.1, {"type": "label_free"}, "recovery.recipe.label_smoothing 0.1 is for the labels of a classif"),
+        ("optimizer", "lion", {}, "recovery.recipe.optimizer 'lion' should be 'sgd' or 'adamw'"),
+        ("momentum", 0.9, {}, "recovery.recipe.momentum 0.9 is not a known field"),
+    ],
+)
+def test_a_training_that_does_not_fit_is_refused(
+    api: TestClient, job_json: dict[str, Any], field: str, value: object, task: dict[str, str], detail: str
+) -> None:
+    if field == "augment":
+        context: Context = api.app.state.context  # type: ignore[attr-defined]
+        with context.database.write() as session:
+            for row in session.scalars(select(Dataset)):
+                row.inspection = {**row.inspection, "shape": [12]}
+            for model in session.scalars(select(Model)):
+                model.inspection = {**model.inspection, "inputs": [{"shape": [None, 12], "dtype": "float32"}]}
+    refused = api.post("/jobs", json={**job_json, "recovery": {"recipe": {field: value}}, **({"task": task} if task else {})})
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith(detail)
+
+
 def test_a_key_that_is_none_is_refused(api: TestClient, job_json: dict[str, Any]) -> None:
     refused = api.post("/jobs", json=job_json, headers={"Idempotency-Key": "x" * 256})
     assert refused.status_code == 422
@@ -309,3 +336,51 @@ def test_a_budget_of_sparsity_is_planned_weight_by_weight(api: TestClient, job_j
         assert (refused.status_code, refused.json()["field"]) == (422, field)
         assert detail in refused.json()["detail"]
     assert api.post("/jobs", json=level).status_code == 202
+
+
+TASKS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
+    "by default": ({}, {}, {"name": "top1", "title": "top-1 accuracy", "better": "higher"}),
+    "cross-entropy": (
+        {"metric": "cross_entropy"},
+        {},
+        {"name": "cross_entropy", "title": "cross-entropy", "better": "lower"},
+    ),
+    "without labels": (
+        {"type": "label_free"},
+        {"targets": None, "labels": None, "classes": None},
+        {"name": "agreement", "title": "agreement", "better": "higher"},
+    ),
+    "values": (
+        {"type": "regression", "metric": "mae"},
+        {"targets": {"shape": [10], "dtype": "float32"}, "labels": None, "classes": None},
+        {"name": "mae", "title": "MAE", "better": "lower"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize(("task", "data", "metric"), TASKS.values(), ids=TASKS)
+def test_a_job_says_what_its_figures_are(
+    api: TestClient, task: dict[str, Any], data: dict[str, Any], metric: dict[str, str]
+) -> None:
+    model = api.post("/models", content=b"model").json()["id"]
+    dataset = api.post("/datasets", content=json.dumps(data).encode()).json()
+    assert dataset["classes"] == data.get("classes", 10)
+    asked = {"model": model, "dataset": dataset["id"], "budget": {"ratio": 0.5}, "task": task}
+    assert api.post("/jobs", json=asked, params={"dry_run": True}).json()["task"]["metric"] == metric["name"]
+    job = api.post("/jobs", json=asked).json()
+    assert job["metric"] == metric
+    assert job["spec"]["task"] == {"type": task.get("type", "classification"), "metric": metric["name"]}
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_data_of_an_earlier_version_are_shown_and_have_to_be_uploaded_again(api: TestClient, job_json: dict[str, Any]) -> None:
+    context: Context = api.app.state.context  # type: ignore[attr-defined]
+    with context.database.write() as session:
+        row = session.get_one(Dataset, job_json["dataset"])
+        row.inspection = {name: row.inspection[name] for name in ("splits", "shape", "dtype", "classes", "labels")}
+    assert api.get(f"/datasets/{job_json['dataset']}").json()["format"] is None
+    refused = api.post("/jobs", json=job_json)
+    assert refused.json()["detail"] == "dataset was inspected by another version of Secateur; upload the same file again."
+    assert api.post("/datasets", content=b"data").json()["format"] == "npz"
+    assert api.post("/jobs", json=job_json).status_code == 202

@@ -416,6 +416,13 @@ def test_a_broken_download_is_resumed(finished: Finished, tmp_path: Path) -> Non
     etag = finished.client.get(path).headers["etag"]
     rest = finished.client.get(path, headers={"Range": "bytes=900-", "If-Range": etag})
     assert (rest.status_code, rest.content) == (206, finished.files["pt2"][900:])
+    parts, size = [], len(finished.files["pt2"])
+    for part in range(16):  # cut at every sixteenth
+        ends = (size * part // 16, size * (part + 1) // 16 - 1)
+        answer = finished.client.get(path, headers={"Range": f"bytes={ends[0]}-{ends[1]}", "If-Range": etag})
+        assert (answer.status_code, answer.headers["etag"]) == (206, etag)
+        parts.append(answer.content)
+    assert f'"{hashlib.sha256(b"".join(parts)).hexdigest()}"' == etag
     changed = finished.client.get(path, headers={"Range": "bytes=900-", "If-Range": '"other"'})
     assert (changed.status_code, len(changed.content)) == (200, 1000)
 

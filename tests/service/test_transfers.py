@@ -83,9 +83,9 @@ def test_a_part_elsewhere_is_refused_with_the_offset(api: TestClient) -> None:
 
 def test_bytes_beyond_the_announced_size_are_refused(api: TestClient) -> None:
     upload = begin(api).json()["id"]
-    assert send(api, upload, 0, CONTENT + b"x").status_code == 413, "by its Content-Length, unread"
-    beyond = send(api, upload, 0, iter([CONTENT + b"x"]))
-    assert beyond.json()["detail"] == "part goes beyond the 10,240 bytes that were announced; send no more."
+    for content in (CONTENT + b"x", iter([CONTENT + b"x"])):  # the first is known by its Content-Length
+        beyond = send(api, upload, 0, content)
+        assert beyond.json()["detail"] == "part goes beyond the 10,240 bytes that were announced; send no more."
     assert api.get(f"/uploads/{upload}").json()["offset"] == 0
 
 

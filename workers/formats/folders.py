@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.errors import InvalidInput
+from pruners.errors import InvalidInput, reason
 from workers.arrays import Column
 from workers.formats.base import DRAWN, SPLIT_OF, Source, assign
 from workers.formats.images import common_kind, pixels
@@ -71,7 +71,9 @@ def _members(path: Path) -> tuple[list[tuple[int, int]], list[tuple[str, ...]]]:
                     continue  # .DS_Store and the like: never an image
                 found.append((parts, (member.offset_data, member.size)))
     except (tarfile.TarError, OSError, EOFError, OverflowError, ValueError) as error:
-        raise InvalidInput("data", None, f"is no whole .tar archive ({error}); make it by tar -cf, uncompressed") from error
+        raise InvalidInput(
+            "data", None, f"is no whole .tar archive ({reason(error)}); make it by tar -cf, uncompressed"
+        ) from error
     end = path.stat().st_size
     if any(begin + size > end for _, (begin, size) in found):
         raise InvalidInput("data", None, "ends within a file; upload the whole archive")

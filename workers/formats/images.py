@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pruners.errors import InvalidInput
+from pruners.errors import InvalidInput, reason
 from workers.arrays import Column
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -74,7 +74,7 @@ def _decoded(name: str, content: bytes, kind: Kind) -> NDArray[np.uint8]:
         try:
             pixels = np.asarray(image.convert(kind.mode), np.uint8)
         except _BROKEN as error:
-            raise InvalidInput(name, None, f"cannot be decoded ({error}); save it again") from error
+            raise InvalidInput(name, None, f"cannot be decoded ({reason(error)}); save it again") from error
     return pixels[None] if kind.mode == "L" else pixels.transpose(2, 0, 1)
 
 

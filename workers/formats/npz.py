@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.errors import InvalidInput
+from pruners.errors import InvalidInput, reason
 from workers.arrays import Column
 from workers.formats.base import ROWS_BYTES, SPLITS, Source
 
@@ -51,7 +51,7 @@ def _column(path: Path, name: str, member: zipfile.ZipInfo) -> Column:
             shape, transposed, dtype = _header(file)
             left = member.file_size - file.tell()
     except (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InvalidInput(name, None, f"is no plain array ({error}); save it again") from error
+        raise InvalidInput(name, None, f"is no plain array ({reason(error)}); save it again") from error
     if dtype.hasobject or dtype.kind not in "buif":
         problem = "holds pickled objects or text, no plain array of numbers; convert it to numbers first"
         raise InvalidInput(name, str(dtype), problem)
@@ -98,6 +98,6 @@ def _named(name: str, pieces: Any) -> Any:
         try:
             yield from pieces()
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InvalidInput(name, None, f"cannot be read to its end ({error}); save it again") from error
+            raise InvalidInput(name, None, f"cannot be read to its end ({reason(error)}); save it again") from error
 
     return read

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pruners.errors import InvalidInput
+from pruners.errors import InvalidInput, reason
 from workers.arrays import Column
 from workers.formats.base import DRAWN, SPLIT_OF, Source, assign
 from workers.formats.images import common_kind, pixels
@@ -48,7 +48,7 @@ def _opened(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InvalidInput("data", None, f"is no readable .parquet file ({_first(error)}); write it again") from error
+        raise InvalidInput("data", None, f"is no readable .parquet file ({reason(error)}); write it again") from error
 
 
 def _images(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -66,7 +66,7 @@ def _images(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield f"image {number}", value.as_py()
                     number += 1
         except (pa.ArrowException, OSError) as error:
-            raise InvalidInput("image", None, f"cannot be read ({_first(error)}); write the file again") from error
+            raise InvalidInput("image", None, f"cannot be read ({reason(error)}); write the file again") from error
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -105,8 +105,4 @@ def _column(file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
     try:
         return file.read(columns=[name], use_threads=False).column(name)
     except (pa.ArrowException, OSError) as error:
-        raise InvalidInput(name, None, f"cannot be read ({_first(error)}); write the file again") from error
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInput(name, None, f"cannot be read ({reason(error)}); write the file again") from error

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve test check format bench bench-workers bench-evaluation bench-search zoo fuzz chaos clean
+.PHONY: help demo serve test check format bench bench-workers bench-evaluation bench-search zoo fuzz api-fuzz chaos clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ zoo: .venv/installed ## every architecture of the zoo: traced, halved, compared,
 
 fuzz: .venv/installed-dev ## fuzz the program reader for ten minutes (pip install atheris into .venv first)
 	$(BIN)/python -m tests.fuzz.fuzz_program -len_control=0 -max_len=4096 -max_total_time=600
+
+api-fuzz: .venv/installed-dev ## 10,000 and more calls made up from the OpenAPI document, at a running service (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.api $(FUZZ)
 
 chaos: .venv/installed-dev ## kill -9 at 200 seeded moments over a running service; nothing may be lost (an hour and more)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.run $(CHAOS)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query, Request
 from pydantic import AfterValidator
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -18,16 +18,19 @@ from pruners.errors import InvalidInput
 from service.body import announced, chunks
 from service.context import Context
 from service.database import Database
-from service.database.tables import NAME_LENGTH, Dataset, Model, is_id, new_id
+from service.database.tables import NAME_LENGTH, Dataset, Job, Model, is_id, new_id
 from service.inspection import Kind
 from service.pages import newest_first
-from service.problems import NotFound
+from service.problems import Conflict, Forbidden, NotFound, StorageFull, TooLarge, TooSlow, WrongMediaType, documented
 from service.store import Blob, Store, Upload
+from service.users.quotas import QuotaUsedUp, admit_upload
 from workers.formats.convert import VERSION
 
 _CHUNK = 2**20  # bytes of a form's file that are copied at once
 
 Table = TypeVar("Table", bound=Model | Dataset)
+
+_JOBS_OF = {Model: Job.model_id, Dataset: Job.dataset_id}
 
 
 def printable(name: str) -> str:
@@ -69,7 +72,8 @@ class UploadRepository(Generic[Table]):
     def known(self, sha256: str, name: str | None) -> Table | None:
         """The row of these bytes, renamed if a name is given."""
         with self._database.write() as session:
-            row = session.scalar(select(self._table).where(self._table.sha256 == sha256))
+            mine = self._table.owner == self._database.owner  # an administrator finds others' too
+            row = session.scalar(select(self._table).where(mine, self._table.sha256 == sha256))
             if row is not None and name is not None:
                 row.name = name
             return row
@@ -80,6 +84,17 @@ class UploadRepository(Generic[Table]):
             row = session.get_one(self._table, upload_id)
             row.inspection = inspection
             return row
+
+    def delete(self, upload_id: str) -> None:
+        """Forgets an upload that no job has; raises ``NotFound``, and ``Conflict`` where one does."""
+        jobs = select(func.count()).select_from(Job).where(_JOBS_OF[self._table] == upload_id)
+        with self._database.write() as session:
+            row = session.get(self._table, upload_id, with_for_update=True) if is_id(upload_id) else None
+            if row is None:
+                raise NotFound(self._word, upload_id)
+            if count := session.scalars(jobs).one():
+                raise Conflict(f"{self._word} {upload_id} is needed by {count} jobs; delete those first.")
+            session.delete(row)
 
     def add(self, blob: Blob, name: str | None, inspection: dict[str, Any]) -> tuple[Table, bool]:
         """The row of these bytes and whether it is new: of two uploads at once, one makes it."""
@@ -92,6 +107,7 @@ class UploadRepository(Generic[Table]):
         )
         try:
             with self._database.write() as session:
+                admit_upload(session, self._database.owner, blob.size)
                 session.add(row)
         except IntegrityError:
             known = self.known(blob.sha256, name)
@@ -99,6 +115,12 @@ class UploadRepository(Generic[Table]):
                 raise
             return known, False
         return row, True
+
+
+def check_room(database: Database, size: int) -> None:
+    """Raises ``QuotaUsedUp`` before a file is sent that its owner may not keep; what is kept is counted again then."""
+    with database.read() as session:
+        admit_upload(session, database.owner, size)
 
 
 def stale(kind: Kind, inspection: Mapping[str, Any]) -> bool:
@@ -171,7 +193,10 @@ RAW_BODY: dict[str, Any] = {
     ],
     "requestBody": {
         "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary", "minLength": 1}}},
     },
 }
 """OpenAPI's description of a raw upload."""
+
+REFUSALS = documented(Forbidden, QuotaUsedUp, TooSlow, TooLarge, WrongMediaType, StorageFull)
+"""How an upload may end, besides what every call may."""

@@ -34,6 +34,7 @@ from pruners.recovery.least_squares import Moments, input_moments, reconstruct
 from searchers.base import Outcome, Training
 from searchers.space import SearchSpace
 from workers.data import Split, Splits
+from workers.device import CPU, moved
 from workers.inspection import describe_groups
 from workers.log import Plan
 from workers.passes import Passes, Race
@@ -89,7 +90,8 @@ class Evaluator:
         self.schedule = make_schedule(spec)
         self.dense: fx.GraphModule = build_module(read_program(model))
         self.coupling = traced(self.dense)
-        self.passes = Passes(self.dense, data, spec.recovery.batchnorm_images, task=spec.task)
+        images = spec.recovery.batchnorm_images
+        self.passes = Passes(self.dense, data, images, task=spec.task, resources=spec.resources)
         whole = Pruned(self.dense, [np.arange(len(group.classes)) for group in self.coupling.prunable])
         if self.schedule is None:
             check_scored(describe_groups(self.dense, self.coupling), spec)
@@ -205,8 +207,9 @@ class Evaluator:
         ``done`` says for how many steps it was trained before.
         """
         recovery = self._spec.recovery
+        module, dense = moved(module, self.passes.device), self.passes.dense
         return Trainer(
-            *(module, self.dense, self._data.train, self.passes.objective),
+            *(module, dense, self._data.train, self.passes.objective, recovery.recipe),
             distill=recovery.distill,
             seed=self._spec.seed,
             done=done,
@@ -214,10 +217,12 @@ class Evaluator:
 
     def _from(self, start: Pruned) -> _Source:
         if self._latest.pruned is not start:
+            moved(start.network, CPU)
             self._latest = self._source_of(start, self.coupling.shrunk(start.keep))
         return self._latest
 
     def _source_of(self, pruned: Pruned, coupling: Coupling) -> _Source:
+        """Of a network on the CPU, so that channels are chosen alike whatever evaluates the cut."""
         scores = self._score(pruned.network, coupling) if self.schedule is None else []
         return _Source(pruned, coupling, scores, self._moments(pruned.network, coupling))
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from numpy.typing import NDArray
 from ray import tune
 from ray.tune.experiment import Trial
@@ -22,8 +21,10 @@ from searchers.base import Proposal, Rival
 from searchers.space import SearchSpace
 from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.data import Splits, load
+from workers.device import CPU, moved, prepare
 from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
+from workers.fine_tuning import FineTuning
 from workers.log import Artefact, JobLog, Measurement
 from workers.networks import Networks
 from workers.passes import Race
@@ -33,7 +34,6 @@ from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
 from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
-from workers.training import fine_tune
 from workers.weight_evaluator import make_evaluator
 
 # Tune's own result files and progress reports cost 15 ms a trial and tell nothing that the job's log does not.
@@ -55,7 +55,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         InvalidInput: the spec does not fit the model or the data.
         JobFailed: no network within the budget was found.
     """
-    torch.set_num_threads(spec.resources.cpus)
+    prepare(spec.resources)
     splits = load(data, spec.seed)
     evaluator = make_evaluator(model, splits, spec)
     space = evaluator.space()
@@ -94,7 +94,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     if winner is None:
         raise JobFailed(_why_none(search, space, log))
     log.finishing()
-    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), workdir, log)
+    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), workdir, networks, log)
 
 
 class _Watch(tune.Callback):
@@ -176,22 +176,28 @@ def _finish(
     winner: Proposal,
     pruned: Pruned,
     workdir: Path,
+    networks: Path,
     log: JobLog,
 ) -> None:
     network, keep = pruned.network, pruned.keep
     if spec.recovery.final_epochs:
         tuned = shrink(evaluator.dense, evaluator.coupling, keep)
         tuned.load_state_dict(network.state_dict())
-        fine_tune(evaluator.trainer(tuned, pruned.steps), spec.recovery.final_epochs, log.progress)
-        before, after = (evaluator.quality(each, splits.search) for each in (network, tuned))
-        better = evaluator.passes.objective.metric.better
-        if after.divergence <= before.divergence or better(after.metric, before.metric):
-            network = tuned
-        else:
-            log.progress("Fine-tuning made the network worse on the search images; the network before it is kept.")
+        FineTuning(
+            tuned,
+            evaluator.trainer(tuned, pruned.steps),
+            lambda module: evaluator.quality(module, splits.search),
+            evaluator.passes.objective,
+            spec.recovery,
+            networks / f"{winner.id}.tuned",
+            log.progress,
+        ).run()
+        network = tuned
+    moved(network, CPU)
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)
-    artefacts = export_all(network, evaluator.coupling, keep, evaluator.channels(winner.widths), workdir)
+    channels = evaluator.channels(winner.widths)
+    artefacts = export_all(network, evaluator.dense, evaluator.coupling, keep, channels, spec.exports, workdir, log.progress)
     example = evaluator.dense.meta["inputs"][0].example(1)
     latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (

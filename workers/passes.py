@@ -18,9 +18,10 @@ from pruners.graph.chain import chain, fingerprints, mutates
 from pruners.graph.fuse import fused
 from pruners.recovery.batchnorm import recalibrating
 from workers.data import EVALUATION_BATCH, Split, Splits
-from workers.prefixes import Prefixes
+from workers.device import Fitting, Images, copied, device_of, moved, pieces, room
+from workers.prefixes import Prefixes, Run
 from workers.quality import Objective, Quality, make_objective
-from workers.spec import Task
+from workers.spec import Resources, Task
 
 PREFIX_BYTES = 64 * 2**20
 """The most that the kept outputs of a network's first parts may take: enough for a CIFAR ResNet, and little beside torch."""
@@ -39,16 +40,20 @@ class Passes:
     """Runs networks cut from one dense network over a job's images, which are laid out once.
 
     A network is passed through in eval mode with BatchNorm in its convolutions, and starts behind the parts that an earlier one
-    had too. Neither changes a result by more than rounding.
+    had too. Neither changes a result by more than rounding. Where a device's memory does not suffice, fewer images pass at a
+    time; then BatchNorm statistics are averages over smaller batches.
 
     Args:
-        dense: the network that others are compared with.
+        dense: the network that others are compared with, on the CPU.
         data: the job's splits.
         calibration_images: the first training images, for BatchNorm statistics.
         prefix_bytes: see ``workers.prefixes``; 0 runs every network whole.
         task: what the networks are for.
+        resources: say where, and in which precision search images pass.
 
     Attributes:
+        dense: the same network on the device.
+        device: where networks are passed through; they are moved there.
         layout: of the images in memory.
         calibration, searched: run networks over the training images that calibrate, and over the search images.
     """
@@ -60,66 +65,101 @@ class Passes:
         calibration_images: int,
         prefix_bytes: int = PREFIX_BYTES,
         task: Task = Task(),  # noqa: B008  (it is immutable)
+        resources: Resources = Resources(),  # noqa: B008  (likewise)
     ) -> None:
         self._dense = dense
         self._task = task
+        self._known_objective: Objective | None = None
         self._search = data.search
-        self._calibration_images = calibration_images
-        self._chained: tuple[fx.GraphModule, list[fx.GraphModule]] = dense, chain(dense)
+        self._calibration = data.train.first(calibration_images)
+        self._prefix_bytes = prefix_bytes
+        self._resources = resources
+        self._fitting = Fitting()
+        self._references: dict[int, Tensor] = {}  # the dense network's outputs by split, on the CPU
+        self._chained: tuple[fx.GraphModule, list[fx.GraphModule]] | None = None
+        self.device = device_of(resources)
         self.layout = layout_of(dense, data.search)
-        self._references: dict[int, Tensor] = {}  # the dense network's outputs by split
-        calibration = data.train.first(calibration_images)
-        self.calibration, self.searched = (
-            Prefixes(self._batches(split), prefix_bytes, mutates(dense)) for split in (calibration, data.search)
-        )
+
+    # All that takes memory is made when it is first asked for: a job's own process needs it once the search is over, if ever.
+
+    @cached_property
+    def dense(self) -> fx.GraphModule:
+        return copied(self._dense, self._resources)
+
+    @cached_property
+    def calibration(self) -> Prefixes:
+        return Prefixes(self._images(self._calibration), self._prefix_bytes, mutates(self._dense))
+
+    @cached_property
+    def searched(self) -> Prefixes:
+        return Prefixes(self._images(self._search), self._prefix_bytes, mutates(self._dense))
 
     def recalibrate(self, module: fx.GraphModule) -> None:
         """Re-estimates BatchNorm statistics, in place; without calibration images they stay."""
-        if not self._calibration_images:
-            return
+        if len(self._calibration):
+            self._fitting(lambda most: self._recalibrate(moved(module, self.device), most), EVALUATION_BATCH)
+
+    def _recalibrate(self, module: fx.GraphModule, most: int) -> None:
         parts = self._parts(module)
         with recalibrating(module):
-            deque(self.calibration.run(parts, fingerprints(parts)), maxlen=0)
+            deque(self.calibration.run(parts, fingerprints(parts), most=most), maxlen=0)
 
     def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
         """Metric and divergence from the dense network on a split; in a race on as many of its images as it takes."""
-        reference, labels, objective = self._reference(split), split.labels, self.objective
-        seen, outputs = reference[:0], self._outputs(module, split)
-        for found in outputs:
-            seen = torch.cat([seen, found])
-            if race is None or len(seen) not in _looks(len(split)):
+        return self._fitting(lambda most: self._quality(moved(module, self.device), split, race, most), EVALUATION_BATCH)
+
+    def _quality(self, module: fx.GraphModule, split: Split, race: Race | None, most: int) -> Quality:
+        reference, labels, objective = self._reference(split, most), split.labels, self._objective(most)
+        found, seen, outputs = list[Tensor](), 0, self._outputs(module, split, most)
+        for output in outputs:
+            found.append(output)
+            seen += len(output)
+            if race is None or seen not in _looks(len(split)):
                 continue
-            so_far = objective.quality(seen, reference[: len(seen)], None if labels is None else labels[: len(seen)])
+            so_far = objective.quality(_joined(found), reference[:seen], None if labels is None else labels[:seen])
             if (expected := _lost(so_far.losses, race)) is not None:
                 outputs.close()
                 return replace(so_far, divergence=expected)
-        return objective.quality(seen, reference, labels)
+        return objective.quality(_joined(found), reference, labels)
 
-    @cached_property
+    @property
     def objective(self) -> Objective:
         """What the task's networks are judged and trained by."""
-        return make_objective(self._task, self._reference(self._search))
+        return self._fitting(self._objective, EVALUATION_BATCH)
 
-    def _reference(self, split: Split) -> Tensor:
-        """The dense network's outputs on a split."""
+    def _objective(self, most: int) -> Objective:
+        if self._known_objective is None:
+            self._known_objective = make_objective(self._task, self._reference(self._search, most))
+        return self._known_objective
+
+    def _reference(self, split: Split, most: int) -> Tensor:
+        """The dense network's outputs on a split, on the CPU."""
         if id(split) not in self._references:
-            self._references[id(split)] = torch.cat(list(self._outputs(self._dense, split)))
+            self._references[id(split)] = _joined(list(self._outputs(self.dense, split, most)))
         return self._references[id(split)]
 
-    def _outputs(self, module: fx.GraphModule, split: Split) -> Generator[Tensor]:
+    def _outputs(self, module: fx.GraphModule, split: Split, most: int) -> Generator[Tensor]:
         module.eval()
         if split is self._search:
             parts = self._parts(module)
-            return self.searched.run(parts, fingerprints(parts), fused)
-        return _run(fused(module), self._batches(split))
+            return self.searched.run(parts, fingerprints(parts), self._prepared, most)
+        return _run(fused(module), self._images(split), most)
+
+    def _prepared(self, part: fx.GraphModule) -> Run:
+        ready: Run = fused(part)
+        if self._resources.precision == "float32":
+            return ready
+        halved: Run = torch.autocast(self.device.type, torch.bfloat16)(ready)  # what is safe so: products, not norms
+        return halved
 
     def _parts(self, module: fx.GraphModule) -> list[fx.GraphModule]:
-        if self._chained[0] is not module:  # a network is recalibrated, then judged
+        if self._chained is None or self._chained[0] is not module:  # a network is recalibrated, then judged
             self._chained = module, chain(module)
         return self._chained[1]
 
-    def _batches(self, split: Split) -> list[Tensor]:
-        return [images.contiguous(memory_format=self.layout) for images, _ in split.batches()]
+    def _images(self, split: Split) -> Images:
+        batches = [images.contiguous(memory_format=self.layout) for images, _ in split.batches()]
+        return Images(batches, self.device, room(self.device, self._resources))
 
 
 def _looks(images: int) -> list[int]:
@@ -142,10 +182,15 @@ def _lost(losses: NDArray[np.float32], race: Race) -> float | None:
     return expected if -expected + margin < race.bar else None
 
 
+def _joined(outputs: list[Tensor]) -> Tensor:
+    """Waits for the device."""
+    return torch.cat(outputs).float().cpu()
+
+
 @torch.inference_mode()
-def _run(module: nn.Module, batches: list[Tensor]) -> Generator[Tensor]:
+def _run(module: nn.Module, batches: Images, most: int) -> Generator[Tensor]:
     for images in batches:
-        yield module(images)
+        yield torch.cat([module(piece) for piece in pieces(images, most)])
 
 
 @torch.inference_mode()

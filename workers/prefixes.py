@@ -14,6 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from workers.device import Images, pieces
+
+Run = Callable[[Tensor], Tensor]
+
 _REMEMBERED = 4096  # keys seen: those of a hundred networks of forty parts, at some hundred bytes each
 
 
@@ -46,7 +50,7 @@ class Prefixes:
         spared_parts: how many were not, because their outputs were known.
     """
 
-    def __init__(self, batches: Sequence[Tensor], limit: int, written: bool) -> None:
+    def __init__(self, batches: Images, limit: int, written: bool) -> None:
         self._batches = batches
         self._limit = limit
         self._written = written
@@ -60,7 +64,8 @@ class Prefixes:
         self,
         parts: Sequence[fx.GraphModule],
         keys: Sequence[bytes],
-        prepare: Callable[[fx.GraphModule], fx.GraphModule] = lambda part: part,
+        prepare: Callable[[fx.GraphModule], Run] = lambda part: part,
+        most: int | None = None,
     ) -> Generator[Tensor]:
         """The network's outputs, batch by batch; whoever does not take them all closes the generator.
 
@@ -70,7 +75,12 @@ class Prefixes:
             parts: of the network, in order.
             keys: for each part, what stands for it and for all before it.
             prepare: what is done to a part that is run, once.
+            most: images at a time; where batches have more of them, their pieces pass through the whole network.
         """
+        if most is not None and most < self._batches.largest:
+            self._kept = None
+            yield from self._in_pieces([prepare(part) for part in parts], most)
+            return
         kept = self._kept if self._kept is not None and self._kept.key in keys else None
         start, known = 0, list[Tensor]()
         if kept is not None:
@@ -79,7 +89,7 @@ class Prefixes:
                 buffer.copy_(found)
         shared = max((place for place, key in enumerate(keys[:-1], 1) if key in self._seen), default=0)
         self._remember(keys)
-        prepared: dict[int, fx.GraphModule] = {}
+        prepared: dict[int, Run] = {}
         outputs: list[Tensor] = []
         try:
             for number, batch in enumerate(self._batches):
@@ -97,6 +107,17 @@ class Prefixes:
             if outputs and (shared != start or len(outputs) > len(known)):
                 buffers = [buffer.clone() for buffer in _buffers(parts[:shared])]
                 self._kept = _Prefix(keys[shared - 1], outputs, buffers)
+
+    def _in_pieces(self, runs: Sequence[Run], most: int) -> Generator[Tensor]:
+        for batch in self._batches:
+            outputs = []
+            for piece in pieces(batch, most):
+                value = self._own(piece)
+                for run in runs:
+                    value = run(value)
+                outputs.append(value)
+            self.run_parts += len(runs)
+            yield torch.cat(outputs)
 
     def _own(self, value: Tensor) -> Tensor:
         return value.clone() if self._written else value

@@ -38,5 +38,6 @@ class Pruned:
     losses: NDArray[np.float32] | None = None
 
     def state(self) -> State:
-        """The tensors are the network's own."""
-        return State(keep=[torch.from_numpy(kept) for kept in self.keep], weights=self.network.state_dict(), steps=self.steps)
+        """The tensors are on the CPU; if the network is there, they are its own."""
+        weights = {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+        return State(keep=[torch.from_numpy(kept) for kept in self.keep], weights=weights, steps=self.steps)

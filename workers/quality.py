@@ -89,8 +89,8 @@ class Objective(ABC):
         """What outputs say, in the form of labels."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss against labels, to be trained by."""
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Mean loss against labels, to be trained by; of classes, a share of each label spread over all of them."""
 
     @abstractmethod
     def soft_loss(self, outputs: Tensor, reference: Tensor) -> Tensor:
@@ -114,8 +114,8 @@ class OfClasses(Objective):
     def answers(self, reference: Tensor) -> Tensor:
         return reference.argmax(1)
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs, labels)
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        return functional.cross_entropy(outputs, labels, label_smoothing=smoothing)
 
     def soft_loss(self, outputs: Tensor, reference: Tensor) -> Tensor:
         found, wanted = (functional.log_softmax(each, 1) for each in (outputs, reference))
@@ -152,7 +152,7 @@ class OfValues(Objective):
     def answers(self, reference: Tensor) -> Tensor:
         return reference
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         return functional.mse_loss(outputs, labels.reshape(outputs.shape).to(outputs)) / self._unit
 
     def soft_loss(self, outputs: Tensor, reference: Tensor) -> Tensor:

@@ -108,6 +108,31 @@ class PrunerChoice(Strict):
     round_to: int = Field(1, ge=1, description="Widths are multiples of this where the layer's own width is.")
 
 
+class Recipe(Strict):
+    """How networks are trained: the winner, and candidates where those are."""
+
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9 and weight decay 1e-4.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="The highest; it falls to 0 along a cosine. null: 0.02 for sgd, 0.001 for adamw."
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises to it.")
+    augment: tuple[Literal["flips", "crops"], ...] = Field(
+        (), description="Training images are mirrored at random, or shifted by up to an eighth of their size."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of a label that is spread over all classes.")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The winner's weights are a running average that keeps this share a step; 0: the last ones.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="The winner's training ends behind so many epochs in a row without progress on the search split.",
+    )
+
+
 class Recovery(Strict):
     """What is done to a pruned network before it is judged, and to the winner in the end."""
 
@@ -130,6 +155,7 @@ class Recovery(Strict):
         "as trials. null: 4 if final_epochs is set and max_trials is 40 or more, otherwise none.",
     )
     distill: bool = Field(True, description="Train towards the dense network's outputs, not the labels alone.")
+    recipe: Recipe = Recipe()
 
 
 class Limits(Strict):
@@ -151,10 +177,23 @@ class Resources(Strict):
     """What one trial takes of a worker."""
 
     cpus: int = Field(1, ge=1)
-    gpus: float = Field(0, ge=0)
+    gpus: float = Field(
+        0, ge=0, le=1, description="Share of a GPU that a trial computes on and that Ray keeps for it; 0: a CPU."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="In which search images pass through a trial's network. bfloat16 takes two thirds of the time where the "
+        "processor has it (avx512_bf16, amx_bf16, GPUs since 2020) and shifts scores by about 1 %. All else is float32.",
+    )
     reuse: bool = Field(
         True, description="Take from earlier jobs on this model and data what evaluating again would find just the same."
     )
+
+
+class Exports(Strict):
+    """Formats of the best network beside ``.pt2``, ``.safetensors`` and the recipe, which are always there."""
+
+    onnx: bool = Field(True, description="ONNX, if all of the network's operators have one there; checked in onnxruntime.")
 
 
 class JobSpec(Strict):
@@ -167,4 +206,5 @@ class JobSpec(Strict):
     recovery: Recovery = Recovery()
     limits: Limits = Limits()
     resources: Resources = Resources()
+    exports: Exports = Exports()
     seed: int = Field(0, ge=0, lt=2**31)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray import tune
 
 from searchers.base import Outcome, Training
 from searchers.tune import PARENT, RACE, TRAINING, WIDTHS
 from workers.background import Background
 from workers.data import Splits
+from workers.device import missing, prepare
 from workers.passes import Race
 from workers.pruned import Pruned, State
 from workers.spec import JobSpec
@@ -31,7 +31,8 @@ class PruningTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], model: Path, data: Splits, spec: JobSpec) -> None:
         """Loads what every trial needs, once per process."""
-        torch.set_num_threads(spec.resources.cpus)
+        prepare(spec.resources)
+        self._missing = missing(spec.resources)
         self._evaluator = make_evaluator(model, data, spec)
         self._parent: ray.ObjectRef[State] | None = None
         self._start: Pruned | None = None
@@ -51,6 +52,8 @@ class PruningTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The whole trial; of one that trains, the next epoch, and behind the last one what came of it."""
+        if self._missing is not None:
+            return self._result(Outcome(None, error=self._missing), None)
         if self._evaluator.schedule is None and self._training is None:
             return self._result(*self._evaluator.evaluate_keeping(self._widths, self._start, race=self._race))
         if self._work is None:

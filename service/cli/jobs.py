@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     command(app, "cancel")(cancel)
     command(app, "delete")(delete)
     command(app, "pull", _PULL)(pull)
+    command(app, "report", _REPORT)(report)
 
 
 _SUBMIT = """\
@@ -220,7 +221,7 @@ A broken download goes on where it ended when the command is run again."""
 def pull(
     job: JobId,
     output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="[JOB.pt2, …]")] = None,
-    format: Annotated[Format, Option(help="recipe is the widths as JSON.")] = Format.PT2,
+    format: Annotated[Format, Option(help="recipe: what was removed, as JSON.")] = Format.PT2,
     as_json: Json = False,
 ) -> None:
     """Downloads a job's best network and verifies its sha256."""
@@ -229,6 +230,27 @@ def pull(
     with Client() as client:
         target = output or Path(Path(f"{job}.{format.extension}").name)  # never another folder, whatever was typed
         path = client.download(job, format.value, target)
+    if as_json:
+        write_json({"path": str(path), "size": path.stat().st_size})
+    else:
+        typer.echo(f"{path} ({path.stat().st_size:,} bytes)")
+
+
+_REPORT = """\
+  secateur report JOB
+  secateur report JOB -o half.html"""
+
+
+def report(
+    job: JobId,
+    output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="[JOB.html]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Downloads a finished job's report: one HTML file with its figures, plots and how to load the network."""
+    from service.client import Client
+
+    with Client() as client:
+        path = client.report(job, output or Path(Path(f"{job}.html").name))
     if as_json:
         write_json({"path": str(path), "size": path.stat().st_size})
     else:

@@ -105,6 +105,35 @@ def show_algorithms(algorithms: Sequence[Json]) -> None:
             _wrapped(f"{name}{default}: {schema.get('description', schema.get('type', ''))}", _INDENT)
 
 
+def show_keys(keys: Sequence[Json]) -> None:
+    """One line per key."""
+    table = _table("key", "user", "scope", "name", "last used")
+    table.columns[0].no_wrap = True
+    for key in keys:
+        used = "revoked" if key["revoked_at"] else (key["last_used_at"] or "never")[:16]
+        table.add_row(key["id"], key["user"], key["scope"], key["name"], used)
+    _print(table if keys else "There are no keys yet; make one with 'secateur keys create'.")
+
+
+def show_users(users: Sequence[Json]) -> None:
+    """One line per user: what they have of what they may have."""
+    table = _table("user", "jobs>", "trials>", "bytes>")
+    for user in users:
+        pairs = [(user["usage"][name], user[f"max_{name}"]) for name in ("jobs", "trials", "bytes")]
+        table.add_row(user["name"], *(f"{used:,}" if most is None else f"{used:,} of {most:,}" for used, most in pairs))
+    _print(table)
+
+
+def show_audit(entries: Sequence[Json]) -> None:
+    """One line per call."""
+    table = _table("entry>", "at", "user", "from", "call", "answer>", "made")
+    for entry in entries:
+        call = f"{entry['method']} {entry['path']}"
+        place = entry["address"] or ""
+        table.add_row(str(entry["id"]), entry["at"][:19], entry["user"], place, call, str(entry["status"]), entry["made"] or "")
+    _print(table if entries else "Nothing was done yet.")
+
+
 def _table(*headings: str) -> Table:
     """Columns by heading; a trailing ``>`` aligns to the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

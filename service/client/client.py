@@ -91,6 +91,22 @@ class Client:
         """
         return self._upload("/datasets", Path(path), name)
 
+    def models(self) -> Iterator[dict[str, Any]]:
+        """All models, newest first."""
+        return self._pages("/models")
+
+    def datasets(self) -> Iterator[dict[str, Any]]:
+        """All data sets, newest first."""
+        return self._pages("/datasets")
+
+    def delete_model(self, model_id: str) -> None:
+        """Forgets a model that no job has."""
+        self._connection.json("DELETE", f"/models/{quote(model_id, safe='')}")
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Forgets a data set that no job has."""
+        self._connection.json("DELETE", f"/datasets/{quote(dataset_id, safe='')}")
+
     def create_job(self, spec: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
         """Creates a job from the JSON of ``POST /jobs``. ``dry_run`` makes none and returns what it would do."""
         key = {"Idempotency-Key": uuid.uuid4().hex}  # a repetition of this call must not make a second job
@@ -137,10 +153,14 @@ class Client:
 
         Args:
             job_id: a job that has succeeded.
-            format: ``pt2``, ``safetensors`` or ``recipe``.
+            format: ``pt2``, ``safetensors``, ``recipe`` or ``onnx``.
             path: replaced if there is one.
         """
         return download(self._connection, f"{_job_path(job_id)}/checkpoint", {"format": format}, Path(path))
+
+    def report(self, job_id: str, path: str | Path) -> Path:
+        """Pulls a finished job's report, one HTML file, into the file ``path``, replaced if there is one."""
+        return download(self._connection, f"{_job_path(job_id)}/report", {}, Path(path))
 
     def searchers(self) -> list[dict[str, Any]]:
         """The search algorithms with their parameters."""
@@ -149,6 +169,38 @@ class Client:
     def pruners(self) -> list[dict[str, Any]]:
         """The pruning criteria with their parameters."""
         return list(self._pages("/pruners"))
+
+    def me(self) -> dict[str, Any]:
+        """Whose key this is, its scope, and what its user has and may have."""
+        return self._call("GET", "/me")
+
+    def create_key(self, user: str, scope: str = "submit", name: str | None = None) -> dict[str, Any]:
+        """Makes an API key, for the administrator; ``["key"]`` is to be had this once.
+
+        Where the answer was lost and the call repeated, ``keys`` lists one that nobody knows: revoke it.
+        """
+        body = {"user": user, "scope": scope, **({} if name is None else {"name": name})}
+        return self._call("POST", "/keys", body=body)
+
+    def keys(self) -> Iterator[dict[str, Any]]:
+        """All API keys, newest first, for the administrator."""
+        return self._pages("/keys")
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """Makes an API key useless, at once and for good."""
+        return self._call("DELETE", f"/keys/{quote(key_id, safe='')}")
+
+    def users(self) -> Iterator[dict[str, Any]]:
+        """All users with what they have and may have, for the administrator."""
+        return self._pages("/users")
+
+    def set_quotas(self, user: str, quotas: Mapping[str, int | None]) -> dict[str, Any]:
+        """Sets some of ``max_jobs``, ``max_trials`` and ``max_bytes``; ``None`` is no limit."""
+        return self._call("PATCH", f"/users/{quote(user, safe='')}", body=quotas)
+
+    def audit(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """What users asked to be changed, oldest first, behind the entry of that number."""
+        return self._pages("/audit", after=str(after))
 
     def close(self) -> None:
         """Ends the open connections; leaving a ``with`` block does it too."""
@@ -167,8 +219,8 @@ class Client:
         answer: dict[str, Any] = self._connection.json(method, path, **request)
         return answer
 
-    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
-        params = {"limit": _PAGE}
+    def _pages(self, path: str, **params: str) -> Iterator[dict[str, Any]]:
+        params["limit"] = _PAGE
         while True:
             page = self._call("GET", path, params=params)
             yield from page["items"]

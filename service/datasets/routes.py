@@ -8,8 +8,8 @@ from service.context import InContext
 from service.datasets.repository import datasets
 from service.datasets.schemas import DatasetView
 from service.pages import After, Limit, Page
-from service.problems import NotFound, StorageFull, TooLarge, TooSlow, WrongMediaType, documented
-from service.uploads import RAW_BODY, Name, received, register
+from service.problems import Conflict, NotFound, documented
+from service.uploads import RAW_BODY, REFUSALS, Name, received, register
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
     openapi_extra=RAW_BODY,
     responses={
         200: {"model": DatasetView, "description": "These bytes were known."},
-        **documented(TooLarge, TooSlow, WrongMediaType, StorageFull),
+        **REFUSALS,
     },
 )
 async def post_dataset(request: Request, response: Response, context: InContext, name: Name | None = None) -> DatasetView:
@@ -41,6 +41,12 @@ def get_datasets(context: InContext, limit: Limit = 50, after: After = None) -> 
     """All data sets, newest first."""
     rows, following = datasets(context.database).page(limit, after)
     return Page(items=[DatasetView.of(row) for row in rows], next=following)
+
+
+@router.delete("/{dataset_id}", status_code=204, responses=documented(NotFound, Conflict))
+def delete_dataset(dataset_id: str, context: InContext) -> None:
+    """Forgets a data set that no job has, which makes room in its owner's quota. `secateur gc` then frees the file's space."""
+    datasets(context.database).delete(dataset_id)
 
 
 @router.get("/{dataset_id}", responses=documented(NotFound))

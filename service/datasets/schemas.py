@@ -25,6 +25,7 @@ class DatasetView(BaseModel):
             "examples": [
                 {
                     "id": "dataset-18c1b5a0c3d2e1f0a1b2c3d4",
+                    "owner": "alice",
                     "name": "digits",
                     "sha256": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
                     "size": 465536,
@@ -44,6 +45,7 @@ class DatasetView(BaseModel):
     )
 
     id: str
+    owner: str = Field(description="The user whose it is.")
     name: str
     sha256: str
     size: int = Field(description="Bytes of the file.")
@@ -63,5 +65,5 @@ class DatasetView(BaseModel):
     @classmethod
     def of(cls, row: Dataset) -> Self:
         """From its row."""
-        own = {name: getattr(row, name) for name in ("id", "name", "sha256", "size", "created_at")}
+        own = {name: getattr(row, name) for name in ("id", "owner", "name", "sha256", "size", "created_at")}
         return cls.model_validate({**row.inspection, **own})

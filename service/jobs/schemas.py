@@ -131,6 +131,7 @@ class JobView(BaseModel):
             "examples": [
                 {
                     "id": "job-18c1b5a0c3d2e1f0a1b2c3d4",
+                    "owner": "alice",
                     "name": "resnet20-half",
                     "model": EXAMPLE_MODEL,
                     "dataset": EXAMPLE_DATASET,
@@ -162,6 +163,7 @@ class JobView(BaseModel):
     )
 
     id: str
+    owner: str = Field(description="The user whose it is.")
     name: str
     model: str
     dataset: str

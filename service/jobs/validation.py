@@ -41,6 +41,7 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
         if stale(kind, found):
             raise InvalidInput(field, None, "was inspected by another version of Secateur; upload the same file again")
     _check_inputs(model, data)
+    _check_recipe(spec, data)
     task = check_task(spec, model["outputs"], data)
     if prunes_weights(spec):
         groups, cost = weight_groups(model["layers"]), weight_cost(model["layers"])
@@ -66,6 +67,17 @@ def _check_pruner(choice: PrunerChoice, pruners: Sequence[Mapping[str, Any]]) ->
     for error in jsonschema.Draft202012Validator(schemas[choice.name]).iter_errors(choice.params):
         field = ".".join(["pruner.params", *map(str, error.absolute_path)])
         raise InvalidInput(field, error.instance, f"is not usable: {error.message}")
+
+
+def _check_recipe(spec: JobSpec, data: Mapping[str, Any]) -> None:
+    """Refuses what a training could do to images or labels where there are none."""
+    recipe, task = spec.recovery.recipe, spec.task.type
+    if recipe.augment and len(data["shape"]) != 3:
+        problem = f"is for images [channels, height, width], but the inputs have the shape {data['shape']}; leave it out"
+        raise InvalidInput("recovery.recipe.augment", list(recipe.augment), problem)
+    if recipe.label_smoothing and task != "classification":
+        problem = f"is for the labels of a classification, which {task} has not; leave it out"
+        raise InvalidInput("recovery.recipe.label_smoothing", recipe.label_smoothing, problem)
 
 
 def _check_inputs(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from service.jobs.summary import Scored, Summary
 from workers.spec import JobSpec, Task
 from workers.tasks import METRICS
 
-_PARTS = ("trials", "events", "checkpoint", "checkpoints")
+_PARTS = ("trials", "events", "checkpoint", "checkpoints", "report")
 
 
 def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
@@ -36,6 +36,7 @@ def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
     counts = Counts.model_validate(summary.counts)
     return JobView(
         id=job.id,
+        owner=job.owner,
         name=job.name,
         model=job.model_id,
         dataset=job.dataset_id,

@@ -23,7 +23,7 @@ from service.models.schemas import ModelView
 from service.problems import Conflict, NotFound, StorageFull, TooLarge, TooSlow, WrongMediaType, documented
 from service.transfers.files import Kind, Transfer, Transfers, WrongOffset
 from service.transfers.schemas import TransferRequest, TransferView
-from service.uploads import RAW_BODY, register
+from service.uploads import RAW_BODY, check_room, register
 from workers.plan import refusal
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
@@ -58,6 +58,7 @@ async def post_upload(request: Request, response: Response, context: InContext) 
         raise refusal(error.errors()) from error
     if sent.size > _limit(context, sent.kind):
         raise TooLarge(sent.kind, _limit(context, sent.kind))
+    check_room(context.database, sent.size)
     transfers = _transfers(context)
     transfer, new = await run_in_threadpool(transfers.begin, sent.kind, sent.size, sent.sha256, sent.name)
     if not new:
@@ -156,7 +157,7 @@ async def _taken_over(context: Context, transfers: Transfers, transfer: Transfer
 
 
 def _transfers(context: Context) -> Transfers:
-    return Transfers(context.store, owner="")
+    return Transfers(context.store, owner=context.database.owner)
 
 
 def _rows(context: Context, kind: Kind) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.context import Context
 from service.database import Database
 from service.database.migrate import upgrade
 from service.store import Store
@@ -66,6 +67,12 @@ def api(tmp_path: Path, inspect: FakeInspect, ray: FakeRay, database_url: str) -
     app = create_app(make_settings(tmp_path / "data", database_url=database_url), inspect=inspect, ray=ray)
     with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         yield client
+
+
+@pytest.fixture
+def context(api: TestClient) -> Context:
+    context: Context = api.app.state.context  # type: ignore[attr-defined]
+    return context
 
 
 @pytest.fixture

@@ -235,7 +235,6 @@ def a_job(**changes: Any) -> tuple[Model, Dataset, Job]:
             "budget_limit": 80_000,
             "planned_trials": 20,
             "state": "queued",
-            "request_sha256": "c" * 64,
             **changes,
         }
     )

@@ -25,6 +25,7 @@ from tests.service.fake_server import CHECKPOINT, TOKEN, FakeServer, job_json, r
 COMMANDS = [
     *("serve", "submit", "watch", "jobs", "job", "trials", "pull"),
     *("stop", "pause", "resume", "cancel", "delete", "db", "backup", "restore", "gc"),
+    *("keys", "users", "audit"),
     *("inspect", "searchers", "pruners", "demo"),
 ]
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from pruners.cost import ENGINE
 from service.context import Context
-from service.database.tables import Dataset
+from service.database.tables import Dataset, Model
 from tests.service.doubles import group, model_inspection
 
 
@@ -244,6 +245,30 @@ def test_one_key_makes_one_job_under_concurrency(api: TestClient, job_json: dict
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert len(api.get("/jobs").json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "task", "detail"),
+    [
+        ("augment", ["flips"], {}, "recovery.recipe.augment ['flips'] is for images [channels, height, width], but the inputs"),
+        ("label_smoothing", 0.1, {"type": "label_free"}, "recovery.recipe.label_smoothing 0.1 is for the labels of a classif"),
+        ("optimizer", "lion", {}, "recovery.recipe.optimizer 'lion' should be 'sgd' or 'adamw'"),
+        ("momentum", 0.9, {}, "recovery.recipe.momentum 0.9 is not a known field"),
+    ],
+)
+def test_a_training_that_does_not_fit_is_refused(
+    api: TestClient, job_json: dict[str, Any], field: str, value: object, task: dict[str, str], detail: str
+) -> None:
+    if field == "augment":
+        context: Context = api.app.state.context  # type: ignore[attr-defined]
+        with context.database.write() as session:
+            for row in session.scalars(select(Dataset)):
+                row.inspection = {**row.inspection, "shape": [12]}
+            for model in session.scalars(select(Model)):
+                model.inspection = {**model.inspection, "inputs": [{"shape": [None, 12], "dtype": "float32"}]}
+    refused = api.post("/jobs", json={**job_json, "recovery": {"recipe": {field: value}}, **({"task": task} if task else {})})
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith(detail)
 
 
 def test_a_key_that_is_none_is_refused(api: TestClient, job_json: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def plan(macs: int = 1000) -> Plan:
 
 
 def started(database: Database, job_id: str) -> int:
-    job = JobRepository(database).start(job_id, "fake")
+    job = JobRepository(database).start(job_id, "fake", most=9)
     assert job is not None
     return job.attempt
 

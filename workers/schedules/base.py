@@ -42,7 +42,9 @@ class Task:
     @property
     def options(self) -> dict[str, Any]:
         """What makes the library's pruners mask coupled layers alike."""
-        return {"dependency_aware": True, "dummy_input": tuple(value.example() for value in self.module.meta["inputs"])}
+        device = next(self.module.parameters()).device
+        examples = tuple(value.example().to(device) for value in self.module.meta["inputs"])
+        return {"dependency_aware": True, "dummy_input": examples}
 
     def train(self, epoch: int, epochs: int, what: str) -> None:
         """One epoch and its report, numbered from 0."""

@@ -384,3 +384,14 @@ def test_data_of_an_earlier_version_are_shown_and_have_to_be_uploaded_again(api:
     assert refused.json()["detail"] == "dataset was inspected by another version of Secateur; upload the same file again."
     assert api.post("/datasets", content=b"data").json()["format"] == "npz"
     assert api.post("/jobs", json=job_json).status_code == 202
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_images_that_have_values_are_not_mirrored(api: TestClient) -> None:
+    data = {"targets": {"shape": [10], "dtype": "float32"}, "labels": None, "classes": None}
+    model = api.post("/models", content=b"model").json()["id"]
+    dataset = api.post("/datasets", content=json.dumps(data).encode()).json()["id"]
+    asked = {"model": model, "dataset": dataset, "budget": {"ratio": 0.5}, "task": {"type": "regression"}}
+    refused = api.post("/jobs", json={**asked, "recovery": {"recipe": {"augment": ["flips"]}}})
+    assert refused.json()["detail"].startswith("recovery.recipe.augment ['flips'] changes the images")
+    assert api.post("/jobs", json=asked).status_code == 202

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workers.quality import Quality, divergences, make_objective
+from workers.objective import make_objective
+from workers.quality import Quality, divergences
 from workers.spec import Task
 from workers.tasks import METRICS
 

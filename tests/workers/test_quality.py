@@ -134,5 +134,5 @@ def test_what_is_reported_without_labels_depends_on_the_outputs(shape: tuple[int
 
 def test_which_way_is_better() -> None:
     higher = {name for name, metric in METRICS.items() if metric.better(0.9, 0.1)}
-    assert higher == {"top1", "top5", "agreement"}
+    assert higher == {"top1", "top5", "agreement", "custom_score"}
     assert all(metric.better(0.1, 0.9) for name, metric in METRICS.items() if name not in higher)

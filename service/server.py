@@ -6,6 +6,7 @@ import uvicorn
 
 from service.app import create_app
 from service.logs import configure_logging
+from service.protocol import HeadsInTime
 from service.settings import Settings
 
 DRAIN_SECONDS = 2  # for running requests at shutdown; streams end by themselves, a longer download is resumed by its client
@@ -25,6 +26,7 @@ def serve(settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
+        http=HeadsInTime,
         log_config=None,  # ours are configured
         access_log=False,  # service.requests writes one line per request
         timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     max_dataset_bytes: int = Field(
         8 * GIB, gt=0, description="Upload limit; 50,000 images of 224×224 pixels, ample for search and report."
     )
+    allow_code: bool = Field(
+        False,
+        description="Accept custom tasks, whose code runs in workers with all that these may: for trusted users alone.",
+    )
     max_unpacked_bytes: int = Field(
         32 * GIB, gt=0, description="What a data set may take once its images are decoded, which is how it is stored."
     )

@@ -150,8 +150,10 @@ class Evaluator:
             quality = self.quality(pruned.network, self._data.search, race)
         except (RuntimeError, ValueError) as error:
             return Outcome(None, error=f"{type(error).__name__}: {error}".splitlines()[0]), None
-        if not math.isfinite(quality.divergence) or not math.isfinite(quality.metric):
+        if not math.isfinite(quality.divergence):
             return Outcome(None, error="The pruned network's outputs are not finite."), None
+        if not math.isfinite(quality.metric):
+            return Outcome(None, error=f"The {self.passes.objective.metric.title} is not finite."), None
         if len(quality.losses) < len(self._data.search):
             return Outcome(-quality.divergence), pruned
         return Outcome(-quality.divergence, quality.metric), replace(pruned, losses=quality.losses)
@@ -275,7 +277,7 @@ class Evaluator:
         """Batches with what is right: the labels, or without any what the dense network answers."""
         objective = self.passes.objective
         for images, labels in split.batches(_BATCH):
-            if labels is None or objective.label_free:
+            if labels is None or not objective.learns_labels:
                 with torch.no_grad():
                     labels = objective.answers(self.dense(images))
             yield images, labels

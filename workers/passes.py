@@ -19,8 +19,9 @@ from pruners.graph.fuse import fused
 from pruners.recovery.batchnorm import recalibrating
 from workers.data import EVALUATION_BATCH, Split, Splits
 from workers.device import Fitting, Images, copied, device_of, moved, pieces, room
+from workers.objective import make_objective
 from workers.prefixes import Prefixes, Run
-from workers.quality import Objective, Quality, make_objective
+from workers.quality import Objective, Quality
 from workers.spec import Resources, Task
 
 PREFIX_BYTES = 64 * 2**20

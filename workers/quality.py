@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from workers.spec import Task
-from workers.tasks import METRICS, resolved
+from workers.tasks import METRICS
 
 _STEPS = 60  # at most: Newton needs about six, and halving alone comes down to what float64 can tell apart
 _EXACT = 1e-9  # a step of 1/T that is smaller than this share of it changes no digit of the divergence
@@ -53,12 +53,14 @@ class Objective(ABC):
     Attributes:
         metric: what is reported.
         label_free: whether the dense network's answers stand for labels.
+        learns_labels: whether networks are trained towards labels, where the data have any.
     """
 
     def __init__(self, task: Task) -> None:
         self.name = str(task.metric)
         self.metric = METRICS[self.name]
         self.label_free = task.type == "label_free"
+        self.learns_labels = not self.label_free
 
     def quality(self, outputs: Tensor, reference: Tensor, labels: Tensor | None) -> Quality:
         """Both measures of a network.
@@ -157,19 +159,6 @@ class OfValues(Objective):
 
     def soft_loss(self, outputs: Tensor, reference: Tensor) -> Tensor:
         return functional.mse_loss(outputs, reference) / self._unit
-
-
-def make_objective(task: Task, reference: Tensor) -> Objective:
-    """A task's objective.
-
-    Args:
-        task: as the job states it.
-        reference: outputs of the dense network, enough to tell how much they vary.
-    """
-    task = resolved(task, tuple(reference.shape))
-    if task.type == "regression" or task.metric == "relative_error":
-        return OfValues(task, reference)
-    return OfClasses(task)
 
 
 @torch.inference_mode()

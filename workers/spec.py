@@ -24,6 +24,7 @@ METRICS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("top1", "top5", "cross_entropy"),
     "regression": ("mse", "mae"),
     "label_free": ("agreement", "kl", "relative_error"),
+    "custom": ("custom_score", "custom_error"),
 }
 """By ``task.type``, what may be reported; the first is reported unless another one is asked for."""
 
@@ -31,16 +32,27 @@ METRICS_OF: dict[str, tuple[str, ...]] = {
 class Task(Strict):
     """What the network is for, hence what is reported and what a search maximises."""
 
-    type: Literal["classification", "regression", "label_free"] = Field(
+    type: Literal["classification", "regression", "label_free", "custom"] = Field(
         "classification",
         description="Searched by nearness to the dense network's outputs: of classes, −KL at the best temperature; of values, "
-        "minus the squared distance as a share of their variance. label_free needs no labels at all.",
+        "minus the squared distance as a share of their variance. label_free needs no labels at all. custom is reported "
+        "by code of your own.",
     )
-    metric: Literal["top1", "top5", "cross_entropy", "mse", "mae", "agreement", "kl", "relative_error"] | None = Field(
+    metric: (
+        Literal["top1", "top5", "cross_entropy", "mse", "mae", "agreement", "kl", "relative_error"]
+        | Literal["custom_score", "custom_error"]
+        | None
+    ) = Field(
         None,
         description="What is reported. classification: top1, top5 or cross_entropy; regression: mse or mae; label_free, all "
         "against the dense network's outputs: agreement or kl of classes, relative_error of anything. null: the first of "
-        "them, but relative_error where outputs are no classes.",
+        "them, but relative_error where outputs are no classes. custom: custom_score (higher is better) or custom_error.",
+    )
+    code: str | None = Field(
+        None,
+        max_length=2**14,
+        description="Of a custom task: Python that defines metric(outputs, labels), which returns a number, and maybe "
+        "loss(outputs, labels), which returns a tensor to train by. Refused unless the operator allows it.",
     )
 
     @model_validator(mode="before")
@@ -49,7 +61,7 @@ class Task(Strict):
         """Without labels it depends on the network as well; see ``workers.tasks.resolved``."""
         if isinstance(given, dict) and given.get("metric") is None:
             kind = given.get("type", "classification")
-            if kind in ("classification", "regression"):
+            if kind in ("classification", "regression", "custom"):
                 return {**given, "metric": METRICS_OF[kind][0]}
         return given
 
@@ -57,6 +69,8 @@ class Task(Strict):
     def _of_its_type(self) -> Self:
         if self.metric is not None and self.metric not in METRICS_OF[self.type]:
             raise ValueError(f"{self.type} reports {', '.join(METRICS_OF[self.type])}, not {self.metric}")
+        if (self.type == "custom") != (self.code is not None):
+            raise ValueError("code and type custom go together")
         return self
 
 

@@ -5,6 +5,7 @@ The API checks jobs with this before it accepts them. Imports neither torch nor 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ METRICS = {
     "agreement": Metric("agreement", True, share=True),
     "kl": Metric("KL", False),
     "relative_error": Metric("relative error", False),
+    "custom_score": Metric("custom score", True),
+    "custom_error": Metric("custom error", False),
 }
 """By name, what ``task.metric`` may be."""
 
@@ -56,7 +59,7 @@ def resolved(task: Task, output: Sequence[int | None]) -> Task:
     """
     if task.metric is not None:
         return task
-    return task.model_copy(update={"metric": "agreement" if _is_classes(output) else "relative_error"})
+    return task.model_copy(update={"metric": "agreement" if is_classes(output) else "relative_error"})
 
 
 def check_task(spec: JobSpec, outputs: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> Task:
@@ -72,13 +75,15 @@ def check_task(spec: JobSpec, outputs: Sequence[Mapping[str, Any]], data: Mappin
     """
     output = outputs[0]["shape"]
     task = resolved(spec.task, output)
-    if task.metric in ("top1", "top5", "cross_entropy", "agreement", "kl") and not _is_classes(output):
+    if task.metric in ("top1", "top5", "cross_entropy", "agreement", "kl") and not is_classes(output):
         other = "task.type regression" if task.type == "classification" else "task.metric relative_error"
         problem = f"goes with outputs of shape [batch, classes], but the model returns {_show(output)}; use {other}"
         raise InvalidInput("task.metric", task.metric, problem)
     if task.metric == "top5" and output[1] <= _TOP:
         raise InvalidInput("task.metric", "top5", f"is always 1 for a model of {output[1]} classes; use top1")
-    if task.type == "label_free":
+    if task.code is not None:
+        _check_code(spec, task.code)
+    elif task.type == "label_free":
         _check_label_free(spec, task)
     elif data["targets"] is None:
         problem = f"has no labels, which {task.type} needs; add them, or use task.type label_free"
@@ -92,6 +97,28 @@ def check_task(spec: JobSpec, outputs: Sequence[Mapping[str, Any]], data: Mappin
         problem = f"needs an accuracy to guarantee, which {task.metric} is not; leave it out"
         raise InvalidInput("searcher.params.reward", "guaranteed", problem)
     return task
+
+
+def functions_of(code: str) -> set[str]:
+    """The names of the functions that a custom task's code defines, read and not run.
+
+    Raises:
+        InvalidInput: it is no Python, or defines no ``metric``.
+    """
+    try:
+        parts = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InvalidInput("task.code", None, f"is no Python: {error}") from error
+    names = {part.name for part in parts if isinstance(part, ast.FunctionDef)}
+    if "metric" not in names:
+        raise InvalidInput("task.code", None, "defines no function metric(outputs, labels); add it")
+    return names
+
+
+def _check_code(spec: JobSpec, code: str) -> None:
+    if "loss" not in functions_of(code) and not spec.recovery.distill:
+        problem = "leaves nothing to train towards where task.code defines no loss(outputs, labels); leave it out, or add one"
+        raise InvalidInput("recovery.distill", False, problem)
 
 
 def _check_label_free(spec: JobSpec, task: Task) -> None:
@@ -122,7 +149,8 @@ def _check_targets(output: Sequence[int | None], targets: Mapping[str, Any]) -> 
         raise InvalidInput("dataset", None, problem)
 
 
-def _is_classes(output: Sequence[int | None]) -> bool:
+def is_classes(output: Sequence[int | None]) -> bool:
+    """Whether outputs of this shape may be classes: ``[batch, classes]``."""
     return len(output) == 2 and output[1] is not None and output[1] > 1
 
 

@@ -144,7 +144,7 @@ class Trainer:
     def _step(self, chosen: NDArray[np.int64]) -> Tensor:
         some = self._train.at(chosen)
         images = sent(_augmented(as_input(some.x), self._recipe.augment, self._generator), self._device)
-        labels = None if self._objective.label_free or some.labels is None else sent(some.labels, self._device)
+        labels = None if not self._objective.learns_labels or some.labels is None else sent(some.labels, self._device)
         loss = self._fitting(lambda most: self._learn(images, labels, most), len(chosen))
         self.optimizer.step()
         return loss

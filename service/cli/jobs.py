@@ -61,10 +61,13 @@ def submit(
         ),
     ],
     task: Annotated[
-        str | None, Option(metavar="TYPE", help="classification, regression, or label_free for data without labels.")
+        str | None, Option(metavar="TYPE", help="classification, regression, label_free for data without labels, or custom.")
     ] = None,
     metric: Annotated[
         str | None, Option(help="What to report: top1, top5, cross_entropy; mse, mae; agreement, kl, relative_error.")
+    ] = None,
+    code: Annotated[
+        Path | None, Option(metavar="FILE.py", exists=True, dir_okay=False, help="Of a custom task: metric and maybe loss.")
     ] = None,
     searcher: Annotated[str | None, Option(help="How to search; see 'secateur searchers'.")] = None,
     param: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="The searcher's parameter; repeatable.")] = None,
@@ -87,7 +90,7 @@ def submit(
     """Uploads a network and its data and has it pruned to the budget."""
     spec = {
         "name": name,
-        "task": _given(type=task, metric=metric),
+        "task": _given(type=task, metric=metric, code=code and code.read_text(encoding="utf-8")),
         "budget": parse_budget(budget),
         "searcher": _given(name=searcher, params={**parse_params(param or []), **_given(warm_start=warm_start)}),
         "pruner": _given(name=pruner, params=parse_params(pruner_param, "--pruner-param") if pruner_param else None),

@@ -26,8 +26,8 @@ _FIGURES = (
 
 def show_jobs(jobs: Sequence[Json]) -> None:
     """One line per job."""
-    table = _table("job", "name", "state", "trials>", "result>", "budget>")
-    table.columns[0].no_wrap = True
+    table = _table("job", "name", "state", "trials>", "result", "budget")
+    table.columns[0].no_wrap = table.columns[2].no_wrap = True
     for job in jobs:
         progress, best = job["progress"], job["best"]
         result = "" if best is None else f"{job['metric']['name']} {number_text(best['metric'])}"

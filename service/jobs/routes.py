@@ -271,6 +271,9 @@ class _Plan:
 
 async def _plan(sent: JobRequest, context: Context) -> _Plan:
     pruners = await context.catalogue.pruners()
+    if sent.task.code is not None and not context.settings.allow_code:
+        problem = "runs code of its sender's, which this server does not; ask its operator for SECATEUR_ALLOW_CODE"
+        raise InvalidInput("task.type", "custom", problem)
 
     def check() -> _Plan:
         model = models(context.database).get(sent.model)

@@ -75,6 +75,9 @@ def _check_recipe(spec: JobSpec, data: Mapping[str, Any]) -> None:
     if recipe.augment and len(data["shape"]) != 3:
         problem = f"is for images [channels, height, width], but the inputs have the shape {data['shape']}; leave it out"
         raise InvalidInput("recovery.recipe.augment", list(recipe.augment), problem)
+    if recipe.augment and task == "regression":
+        problem = "changes the images, for which the values in the data are none then; leave it out"
+        raise InvalidInput("recovery.recipe.augment", list(recipe.augment), problem)
     if recipe.label_smoothing and task != "classification":
         problem = f"is for the labels of a classification, which {task} has not; leave it out"
         raise InvalidInput("recovery.recipe.label_smoothing", recipe.label_smoothing, problem)

@@ -88,7 +88,7 @@ class Transfers:
         self._forget_old()
         transfer = Transfer(kind, size, digest, name, self._owner)
         if self._about(transfer.id).exists():
-            return transfer, False
+            return self.get(transfer.id)[0], False
         if sum(1 for _ in self._store.incoming.glob("upload-*.part")) >= MOST_OPEN:
             raise Conflict(f"{MOST_OPEN} uploads are open; finish or delete some, or wait a day.")
         self._store.check_room(transfer.size)

@@ -60,7 +60,7 @@ async def post_upload(request: Request, response: Response, context: InContext) 
         raise TooLarge(sent.kind, _limit(context, sent.kind))
     check_room(context.database, sent.size)
     transfers = _transfers(context)
-    transfer, new = await run_in_threadpool(transfers.begin, sent.kind, sent.size, sent.sha256, sent.name)
+    transfer, new = await run_in_threadpool(_begun, context, transfers, sent)
     if not new:
         response.status_code = 200
     response.headers["Location"] = f"/uploads/{transfer.id}"
@@ -144,6 +144,17 @@ def delete_upload(upload_id: str, context: InContext) -> None:
     transfers = _transfers(context)
     transfers.get(upload_id)
     transfers.drop(upload_id)
+
+
+def _begun(context: Context, transfers: Transfers, sent: TransferRequest) -> tuple[Transfer, bool]:
+    transfer, new = transfers.begin(sent.kind, sent.size, sent.sha256, sent.name)
+    try:
+        if not new and transfer.result is not None:
+            _rows(context, transfer.kind).get(transfer.result)
+    except NotFound:  # what it became was deleted since
+        transfers.drop(transfer.id)
+        return transfers.begin(sent.kind, sent.size, sent.sha256, sent.name)
+    return transfer, new
 
 
 async def _taken_over(context: Context, transfers: Transfers, transfer: Transfer) -> tuple[Any, bool]:

@@ -85,6 +85,14 @@ def test_every_command_explains_itself_in_80_columns(command: str) -> None:
     assert shown.stdout.startswith(f"Usage: root {command}")
 
 
+def test_submit_sends_the_code_of_a_custom_task(server: FakeServer, files: Path) -> None:
+    (files / "task.py").write_text("def metric(outputs, labels):\n    return 1\n")
+    options = ["--task", "custom", "--metric", "custom_error", "--code", "task.py"]
+    assert submit("--budget", "macs=0.5", *options).exit_code == 0
+    code = "def metric(outputs, labels):\n    return 1\n"
+    assert sent_job(server)["task"] == {"type": "custom", "metric": "custom_error", "code": code}
+
+
 def test_submit_sends_what_was_asked_for_and_nothing_else(server: FakeServer, files: Path) -> None:
     shown = submit("--budget", "macs=0.5")
     assert shown.exit_code == 0

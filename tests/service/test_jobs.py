@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from pruners.cost import ENGINE
+from service.app import create_app
 from service.context import Context
 from service.database.tables import Dataset, Model
-from tests.service.doubles import group, model_inspection
+from tests.service.doubles import TOKEN, FakeInspect, FakeRay, group, make_settings, model_inspection
 
 
 def changed(job: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -370,7 +372,7 @@ def test_a_job_says_what_its_figures_are(
     assert api.post("/jobs", json=asked, params={"dry_run": True}).json()["task"]["metric"] == metric["name"]
     job = api.post("/jobs", json=asked).json()
     assert job["metric"] == metric
-    assert job["spec"]["task"] == {"type": task.get("type", "classification"), "metric": metric["name"]}
+    assert job["spec"]["task"] == {"type": task.get("type", "classification"), "metric": metric["name"], "code": None}
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
@@ -384,3 +386,38 @@ def test_data_of_an_earlier_version_are_shown_and_have_to_be_uploaded_again(api:
     assert refused.json()["detail"] == "dataset was inspected by another version of Secateur; upload the same file again."
     assert api.post("/datasets", content=b"data").json()["format"] == "npz"
     assert api.post("/jobs", json=job_json).status_code == 202
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_images_that_have_values_are_not_mirrored(api: TestClient) -> None:
+    data = {"targets": {"shape": [10], "dtype": "float32"}, "labels": None, "classes": None}
+    model = api.post("/models", content=b"model").json()["id"]
+    dataset = api.post("/datasets", content=json.dumps(data).encode()).json()["id"]
+    asked = {"model": model, "dataset": dataset, "budget": {"ratio": 0.5}, "task": {"type": "regression"}}
+    refused = api.post("/jobs", json={**asked, "recovery": {"recipe": {"augment": ["flips"]}}})
+    assert refused.json()["detail"].startswith("recovery.recipe.augment ['flips'] changes the images")
+    assert api.post("/jobs", json=asked).status_code == 202
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_code_is_refused_unless_allowed_and_never_run_here(tmp_path: Path, allowed: bool) -> None:
+    ray = FakeRay()
+    ray.down = True
+    app = create_app(make_settings(tmp_path / "data", allow_code=allowed), inspect=FakeInspect(), ray=ray)
+    with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        ids = {path: client.post(f"/{path}s", content=path.encode()).json()["id"] for path in ("model", "dataset")}
+        canary = tmp_path / "canary"
+        code = f"open({str(canary)!r}, 'w')\ndef metric(outputs, labels): return 0.5"
+        asked = {**ids, "budget": {"ratio": 0.5}, "task": {"type": "custom", "metric": "custom_error", "code": code}}
+        made = client.post("/jobs", json=asked)
+        assert not canary.exists()
+        if not allowed:
+            assert made.json()["detail"].startswith("task.type 'custom' runs code of its sender's, which this server does not")
+            return
+        assert made.json()["metric"] == {"name": "custom_error", "title": "custom error", "better": "lower"}
+        for wrong, detail in (
+            ("def metric(", "task.code is no Python: "),
+            ("metric = max", "task.code defines no function metric"),
+        ):
+            refused = client.post("/jobs", json={**asked, "task": {"type": "custom", "code": wrong}})
+            assert refused.json()["detail"].startswith(detail)

@@ -57,6 +57,8 @@ def test_parts_make_the_whole(api: TestClient, inspect: FakeInspect, tmp_path: P
     assert begin(api).json()["offset"] == len(CONTENT)
     assert inspect.calls.count("model") == 1
     assert left(tmp_path) == [f"{upload}.json"]
+    assert api.delete(f"/models/{made.json()['id']}").status_code == 204
+    assert begin(api).json()["offset"] == 0, "what it became is gone, so that it begins anew"
     api.delete(f"/uploads/{upload}")
     assert left(tmp_path) == []
 

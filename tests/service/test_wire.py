@@ -21,6 +21,7 @@ from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 from tests.service.real_server import serving
 
 LIMIT = 2**20
+HEAD = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
 CONTENT = bytes(range(256)) * 2000
 
 
@@ -125,6 +126,21 @@ def test_whoever_drips_is_ended(address: tuple[str, int], folder: Path, path: st
     assert (status, problem["title"]) == (408, "Too slow")
     assert "3 bytes of the body arrived within 1 s" in problem["detail"]
     assert not incoming(folder)
+
+
+@pytest.mark.parametrize(("whole", "begun"), [(b"", b""), (b"", HEAD[:20]), (HEAD, HEAD[:20])], ids=["none", "half", "second"])
+def test_whoever_never_ends_a_head_is_hung_up_on(
+    address: tuple[str, int], whole: bytes, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.protocol.HEAD_SECONDS", 0.1)
+    with socket.create_connection(address) as connection:
+        connection.settimeout(20)
+        if whole:
+            connection.sendall(whole)
+            assert b"200 OK" in connection.recv(65536)
+        connection.sendall(begun)
+        rest = b"".join(iter(lambda: connection.recv(65536), b""))  # to the end, which comes
+    assert b"HTTP" not in rest
 
 
 def test_less_than_announced_leaves_nothing(address: tuple[str, int], url: str, folder: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workers.quality import Quality, divergences, make_objective
+from workers.objective import make_objective
+from workers.quality import Quality, divergences
 from workers.spec import Task
 from workers.tasks import METRICS
 
@@ -133,5 +134,5 @@ def test_what_is_reported_without_labels_depends_on_the_outputs(shape: tuple[int
 
 def test_which_way_is_better() -> None:
     higher = {name for name, metric in METRICS.items() if metric.better(0.9, 0.1)}
-    assert higher == {"top1", "top5", "agreement"}
+    assert higher == {"top1", "top5", "agreement", "custom_score"}
     assert all(metric.better(0.1, 0.9) for name, metric in METRICS.items() if name not in higher)

@@ -195,3 +195,59 @@ def test_classes_without_labels_are_ranked_by_slopes_and_trained(tmp_path: Path,
     assert outcome.error is None
     assert outcome.metric is not None
     assert (outcome.metric < 1) if metric == "agreement" else (outcome.metric > 0)
+
+
+CODE = """
+def metric(outputs, labels):
+    return (outputs.argmax(1) != labels).double().mean()
+
+def loss(outputs, labels):
+    return torch.nn.functional.multi_margin_loss(outputs, labels)
+"""
+
+
+@pytest.mark.parametrize("with_loss", [False, True])
+def test_a_custom_task_is_reported_and_trained_by_its_code(tmp_path: Path, with_loss: bool) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = randomise(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 5)))
+    path = export_model(network, torch.zeros(2, 1, 8, 8), tmp_path / "model.pt2")
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(200, 1, 8, 8)).astype(np.float32), draw.integers(0, 5, 200)
+    data = load(npz(tmp_path / "data.npz", x_train=x, x_test=x[:50], y_train=y, y_test=y[:50]), 0)
+    task = {"type": "custom", "metric": "custom_error", "code": CODE if with_loss else CODE.partition("def loss")[0]}
+    job = {"budget": {"ratio": 0.5}, "pruner": {"name": "taylorfo"}}
+    custom, usual = (Evaluator(path, data, JobSpec.model_validate({**job, "task": each})) for each in (task, {}))
+    one, other = (each.quality(each.dense, data.test) for each in (custom, usual))
+    assert one.metric == pytest.approx(1 - other.metric)
+    outcomes = [each.evaluate([6, 6]) for each in (custom, usual)]
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    if not with_loss:  # the criterion follows the dense network's answers, and training its outputs
+        assert custom.passes.objective.learns_labels is False
+    trainer = custom.trainer(custom.prune([6, 6]).network)
+    labels = torch.tensor(data.train.y[:20])
+    outputs = custom.dense(torch.tensor(data.train.x[:20])).detach()
+    expected = nn.functional.multi_margin_loss if with_loss else nn.functional.cross_entropy
+    assert torch.equal(custom.passes.objective.loss(outputs, labels), expected(outputs, labels))
+    trainer.train(2)
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("def metric(outputs, labels):\n    return outputs.nonsense", "task.code failed with AttributeError: "),
+        ("def metric(outputs, labels):\n    return 'many'", "task.code failed with ValueError: could not convert"),
+        ("def metric(outputs, labels):\n    return float('nan')", "The custom score is not finite."),
+        ("raise RuntimeError('no')\ndef metric(outputs, labels):\n    return 1", "task.code failed with RuntimeError: no."),
+    ],
+)
+def test_code_that_fails_says_so(tmp_path: Path, code: str, sentence: str) -> None:
+    path = export_model(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2)), torch.zeros(2, 1, 8, 8), tmp_path / "m"
+    )
+    x = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
+    split = Split(x, None)
+    job = {"budget": {"ratio": 0.5}, "task": {"type": "custom", "code": code}}
+    error = Evaluator(path, Splits(split, split, split), JobSpec.model_validate(job)).evaluate([2]).error
+    assert error is not None
+    assert sentence in error

@@ -37,7 +37,9 @@ class Settings(BaseSettings):
         8 * GIB, gt=0, description="Upload limit; 50,000 images of 224×224 pixels, ample for search and report."
     )
     max_running_jobs: int = Field(
-        1, ge=1, description="Jobs at once: Ray shares nothing fairly between jobs, so a second one waits."
+        1,
+        ge=1,
+        description="Jobs at once. Each takes this part of the cluster at most, so that all go on; by default one takes all.",
     )
     inspect_seconds: int = Field(
         120, ge=1, description="Limit of one inspection: importing torch takes seconds, reading the largest zoo model ten."

@@ -124,9 +124,10 @@ def evaluated(model: Path, data: Path, workers: int, trials: int) -> dict[str, f
         {"budget": {"ratio": 0.5}, "limits": {"max_trials": trials, "max_concurrent": workers}, "searcher": {"name": "random"}}
     )
     splits = load(data, 0)
-    space = make_evaluator(model, splits, spec).space()
+    evaluator = make_evaluator(model, splits, spec)
+    space = evaluator.space()
     searcher = Random(space, RandomParams(), 0, trials)
-    return _figures(spec, searcher, ClockedTrial, {"model": model, "data": splits, "spec": spec})
+    return _figures(spec, searcher, ClockedTrial, {"model": model, "data": splits, "spec": spec, "found": evaluator.found})
 
 
 def _figures(spec: JobSpec, searcher: Searcher, trial: type[tune.Trainable], parameters: Mapping[str, Any]) -> dict[str, float]:

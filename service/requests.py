@@ -103,4 +103,4 @@ def _is_plain(message: Message) -> bool:
 def _as_problem(request: Request, start: Message) -> Response:
     range_ = Headers(raw=start["headers"]).get("content-range")
     detail = f"Range {request.headers.get('range', '')[:80]!r} does not fit this file; leave it out for the whole file."
-    return problem(request, BadRange.status, BadRange.title, detail, {"Content-Range": range_} if range_ else None)
+    return problem(request, int(BadRange.status), BadRange.title, detail, {"Content-Range": range_} if range_ else None)

@@ -50,20 +50,25 @@ _BATCH = 64  # several batches of a few hundred images, so that averages over ba
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A network that trials start from, with what they need to know about it.
+class Findings:
+    """What images and weights say about a network, once for all its cuts.
 
     Attributes:
-        pruned: itself.
-        coupling: its groups.
         scores: how important its channels are; none where a schedule decides.
         moments: of its layers' inputs, if the job wants least squares.
     """
 
-    pruned: Pruned
-    coupling: Coupling
     scores: list[Scores]
     moments: Moments | None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A network that trials start from, with its groups and what they need to know about it."""
+
+    pruned: Pruned
+    coupling: Coupling
+    found: Findings
 
 
 class Evaluator:
@@ -73,6 +78,7 @@ class Evaluator:
         model: the ``.pt2`` file.
         data: the job's splits.
         spec: names the criterion or the schedule, and the recovery.
+        found: about the dense network by another process of the job; ``None``: it is found out here.
 
     Attributes:
         schedule: what trains and prunes at once, if the job's pruner does.
@@ -84,7 +90,7 @@ class Evaluator:
         InvalidInput: parameters that the pruner does not take, or a group that it cannot score.
     """
 
-    def __init__(self, model: Path, data: Splits, spec: JobSpec) -> None:
+    def __init__(self, model: Path, data: Splits, spec: JobSpec, found: Findings | None = None) -> None:
         self._data = data
         self._spec = spec
         self.schedule = make_schedule(spec)
@@ -95,17 +101,17 @@ class Evaluator:
         whole = Pruned(self.dense, [np.arange(len(group.classes)) for group in self.coupling.prunable])
         if self.schedule is None:
             check_scored(describe_groups(self.dense, self.coupling), spec)
-        self._dense = self._source_of(whole, self.coupling)
+        self._dense = _Source(whole, self.coupling, found or self._find(whole.network, self.coupling))
         self._latest = self._dense  # the source that was used last: trials of one parent come together
 
     @property
-    def scores(self) -> list[Scores]:
-        """How important the dense network's channels are; none where a schedule decides."""
-        return self._dense.scores
+    def found(self) -> Findings:
+        """About the dense network."""
+        return self._dense.found
 
     def space(self) -> SearchSpace:
         """What the job searches over."""
-        scores = [each.tolist() for each in self.scores] if ranks_globally(self._spec) else None
+        scores = [each.tolist() for each in self.found.scores] if ranks_globally(self._spec) else None
         return make_space(describe_groups(self.dense, self.coupling), self.coupling.cost, self._spec, scores)
 
     def plan(self, widths: Sequence[int]) -> Plan:
@@ -179,14 +185,14 @@ class Evaluator:
             schedule = None if training.schedule is None else parse_schedule(training.schedule, training.params)
         module, coupling, steps = source.pruned.network, source.coupling, source.pruned.steps
         if schedule is None:
-            keep = choose(coupling, source.scores, widths)
+            keep = choose(coupling, source.found.scores, widths)
         else:
             module, steps = self._trained(schedule, source, widths, report)
             # Channels that the schedule masked are zero, so they go first; where it masked fewer, the weakest do.
             keep = choose(coupling, group_scores(module, coupling, L2Filter()), widths)
         small = shrink(module, coupling, keep)
-        if schedule is None and source.moments is not None:
-            reconstruct(small, module, coupling, keep, source.moments)
+        if schedule is None and source.found.moments is not None:
+            reconstruct(small, module, coupling, keep, source.found.moments)
         if self._spec.recovery.short_steps or training is not None:  # most trials train nothing, and need no optimiser
             trainer = self.trainer(small, steps)
             more = self._spec.recovery.short_steps + (0 if training is None else training.retrain * trainer.steps)
@@ -219,14 +225,14 @@ class Evaluator:
 
     def _from(self, start: Pruned) -> _Source:
         if self._latest.pruned is not start:
-            moved(start.network, CPU)
-            self._latest = self._source_of(start, self.coupling.shrunk(start.keep))
+            coupling = self.coupling.shrunk(start.keep)
+            self._latest = _Source(start, coupling, self._find(moved(start.network, CPU), coupling))
         return self._latest
 
-    def _source_of(self, pruned: Pruned, coupling: Coupling) -> _Source:
-        """Of a network on the CPU, so that channels are chosen alike whatever evaluates the cut."""
-        scores = self._score(pruned.network, coupling) if self.schedule is None else []
-        return _Source(pruned, coupling, scores, self._moments(pruned.network, coupling))
+    def _find(self, network: fx.GraphModule, coupling: Coupling) -> Findings:
+        """About a network on the CPU, so that channels are chosen alike whatever evaluates the cut."""
+        scores = self._score(network, coupling) if self.schedule is None else []
+        return Findings(scores, self._moments(network, coupling))
 
     def _moments(self, network: fx.GraphModule, coupling: Coupling) -> Moments | None:
         if self._spec.recovery.least_squares is False or self.schedule is not None:

@@ -85,7 +85,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         trained.keep_only(search.wanted(space.fits))  # which takes the longer, the more trials there were
 
     asks = AskTell(search.ask, tell, trained.reference, race)
-    run_trials(spec, PruningTrial, {"model": model, "data": splits, "spec": spec}, asks, workdir, log)
+    run_trials(spec, PruningTrial, {"model": model, "data": splits, "spec": spec, "found": evaluator.found}, asks, workdir, log)
     if search.hopeless:
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"

@@ -16,6 +16,8 @@ from searchers.tune import PARENT, RACE, TRAINING, WIDTHS
 from workers.background import Background
 from workers.data import Splits
 from workers.device import missing, prepare
+from workers.evaluator import Findings
+from workers.memory import Tidying
 from workers.passes import Race
 from workers.pruned import Pruned, State
 from workers.spec import JobSpec
@@ -29,11 +31,12 @@ the losses by search image if it saw all of them."""
 class PruningTrial(tune.Trainable):
     """One process that evaluates plan after plan; model, data and scores stay loaded between trials."""
 
-    def setup(self, config: dict[str, Any], model: Path, data: Splits, spec: JobSpec) -> None:
+    def setup(self, config: dict[str, Any], model: Path, data: Splits, spec: JobSpec, found: Findings) -> None:
         """Loads what every trial needs, once per process."""
         prepare(spec.resources)
         self._missing = missing(spec.resources)
-        self._evaluator = make_evaluator(model, data, spec)
+        self._evaluator = make_evaluator(model, data, spec, found)
+        self._tidy = Tidying()
         self._parent: ray.ObjectRef[State] | None = None
         self._start: Pruned | None = None
         self.reset_config(config)
@@ -64,7 +67,7 @@ class PruningTrial(tune.Trainable):
         return self._result(*self._work.result()) if report is None else {REPORT: report}
 
     def _result(self, outcome: Outcome, pruned: Pruned | None) -> dict[str, Any]:
-        return {
+        result = {
             # One without a step of training in it is soon cut again.
             TRAINED: ray.put(pruned.state()) if pruned is not None and pruned.steps else None,
             LOSSES: None if pruned is None else pruned.losses,
@@ -76,3 +79,5 @@ class PruningTrial(tune.Trainable):
             "process": os.getpid(),
             "done": True,
         }
+        self._tidy()
+        return result

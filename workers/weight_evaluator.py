@@ -17,7 +17,7 @@ from pruners.recovery.least_squares import Moments
 from searchers.base import Training
 from searchers.space import SearchSpace
 from workers.data import Splits
-from workers.evaluator import Evaluator
+from workers.evaluator import Evaluator, Findings
 from workers.inspection import describe_layers
 from workers.log import Plan
 from workers.plan import make_space
@@ -26,16 +26,16 @@ from workers.spec import JobSpec
 from workers.weights import prunes_weights, weight_cost, weight_groups
 
 
-def make_evaluator(model: Path, data: Splits, spec: JobSpec) -> Evaluator:
+def make_evaluator(model: Path, data: Splits, spec: JobSpec, found: Findings | None = None) -> Evaluator:
     """What evaluates a job's plans; for arguments and errors see ``Evaluator``."""
-    return (WeightEvaluator if prunes_weights(spec) else Evaluator)(model, data, spec)
+    return (WeightEvaluator if prunes_weights(spec) else Evaluator)(model, data, spec, found)
 
 
 class WeightEvaluator(Evaluator):
     """An evaluator whose widths are weights that stay, layer by layer; the others become zero, and nothing is removed."""
 
-    def __init__(self, model: Path, data: Splits, spec: JobSpec) -> None:
-        super().__init__(model, data, spec)
+    def __init__(self, model: Path, data: Splits, spec: JobSpec, found: Findings | None = None) -> None:
+        super().__init__(model, data, spec, found)
         self._layers = describe_layers(self.dense, self.coupling)
 
     def prune(

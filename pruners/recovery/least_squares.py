@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from pruners.graph.groups import Coupling, Indices, Member, positions
 
-Moments = Mapping[str, Tensor]
+Moments = Mapping[str, NDArray[np.float32]]
 """By layer XᵀX, ``[groups, columns, columns]``; a group's columns are its input channels times the kernel."""
 
 _RIDGE = 1e-6  # of the mean of XᵀX's diagonal, added to it: inputs that are always alike have no single solution
@@ -58,7 +59,7 @@ def input_moments(module: fx.GraphModule, coupling: Coupling, images: Sequence[T
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: moment.float() for name, moment in sums.items()}
+    return {name: moment.float().numpy() for name, moment in sums.items()}
 
 
 def reconstruct(
@@ -86,9 +87,9 @@ def reconstruct(
             small.get_submodule(name).get_parameter("weight").copy_(solved)
 
 
-def _solve(weight: Tensor, moment: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+def _solve(weight: Tensor, sums: NDArray[np.float32], inputs: Tensor, outputs: Tensor) -> Tensor:
     """The best weight ``[outputs, inputs, …]`` in place of ``[out, in / groups, …]``."""
-    wide, moment, groups = weight.double(), moment.double(), len(moment)
+    wide, moment, groups = weight.double(), torch.tensor(sums, dtype=torch.float64), len(sums)
     columns = torch.arange(moment.shape[1]).view(weight.shape[1], -1)
     left = columns[inputs].flatten()
     gone = torch.from_numpy(np.setdiff1d(columns.numpy(), left.numpy()))

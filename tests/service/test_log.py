@@ -427,10 +427,10 @@ def test_a_broken_download_is_resumed(finished: Finished, tmp_path: Path) -> Non
     assert (changed.status_code, len(changed.content)) == (200, 1000)
 
 
-@pytest.mark.parametrize(("value", "status"), [("bytes=5000-", 416), ("lines=1-2", 400), ("bytes=9-1", 400)])
-def test_a_bad_range_is_a_problem_document(finished: Finished, tmp_path: Path, value: str, status: int) -> None:
+@pytest.mark.parametrize("value", ["bytes=5000-", "lines=1-2", "bytes=9-1"])
+def test_a_bad_range_is_a_problem_document(finished: Finished, tmp_path: Path, value: str) -> None:
     succeed(finished, tmp_path)
     refused = finished.client.get(f"/jobs/{finished.job}/checkpoint", headers={"Range": value})
-    assert refused.status_code == status
+    assert refused.status_code == 416
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["detail"].startswith(f"Range '{value}' does not fit")

@@ -23,7 +23,7 @@ from service.store import Store
 
 _DATABASE = "secateur.db"
 _USED = """SELECT sha256 FROM models UNION SELECT sha256 FROM datasets UNION SELECT sha256 FROM checkpoints
-UNION SELECT inspection ->> 'arrays' FROM datasets WHERE inspection ->> 'arrays' IS NOT NULL"""
+UNION SELECT json_extract(inspection, '$.arrays') FROM datasets WHERE json_extract(inspection, '$.arrays') IS NOT NULL"""
 
 
 def backup(settings: Settings, target: Path) -> int:

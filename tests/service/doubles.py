@@ -148,7 +148,7 @@ class FakeInspect:
         if content == b"crash":
             raise RuntimeError("a secret detail")
         if into is not None:
-            await asyncio.to_thread(into.write_bytes, content)  # its arrays are the very same file
+            await asyncio.to_thread(into.write_bytes, b"arrays of " + content)
         changes = json.loads(content) if content.startswith(b"{") else {}
         return model_inspection(**changes) if kind == "model" else data_inspection(**changes)
 

@@ -119,6 +119,16 @@ def test_class_folders_without_splits_have_some_drawn_and_say_so(tmp_path: Path)
     assert all(np.array_equal(again[name], written[name]) for name in written), "whatever the order in the archive"
 
 
+def test_a_class_of_a_single_image_is_no_obstacle_unless_it_was_put_into_the_test(tmp_path: Path) -> None:
+    files = {f"cat/{n}.png": image(n) for n in range(20)}
+    for number in range(5):  # whichever split the draw puts it into
+        found, _ = converted(tar(tmp_path / "d.tar", {**files, f"c{number}/0.png": image()}))
+        assert found["class_names"] == sorted(["cat", f"c{number}"])
+    split = {f"{split}/cat/{n}.png": image(n) for split in ("train", "test") for n in range(3)}
+    with pytest.raises(InvalidInput, match="data 'dog' is a class without a training image"):
+        converted(tar(tmp_path / "d.tar", {**split, "test/dog/0.png": image()}))
+
+
 def test_images_without_folders_have_no_labels(tmp_path: Path) -> None:
     found, written = converted(
         tar(tmp_path / "d.tar", {f"{split}/{n}.png": image(n) for split in ("train", "test") for n in range(4)})

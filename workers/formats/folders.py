@@ -18,6 +18,7 @@ from workers.formats.base import DRAWN, SPLIT_OF, Source, assign
 from workers.formats.images import common_kind, pixels
 
 _SHOWN = 80  # characters of a name
+_MOST_CLASSES = 2**15  # all of which the answer names; ImageNet-21k has 21,841
 
 
 def read(path: Path) -> Source:
@@ -46,7 +47,10 @@ def read(path: Path) -> Source:
         return Source(columns, said)
     folders = [each[0] for each in parts]
     classes = sorted(set(folders))
-    _check_learnt(folders, rows)
+    if len(classes) > _MOST_CLASSES:
+        raise InvalidInput("data", len(classes), f"is more class folders than {_MOST_CLASSES:,}; sort the images into fewer")
+    if not drawn:
+        _check_learnt(folders, rows)
     number_of = {name: number for number, name in enumerate(classes)}
     labels = np.array([number_of[name] for name in folders], np.int64)
     columns |= {f"y_{split}": Column.of(labels[chosen]) for split, chosen in rows.items()}

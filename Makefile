@@ -42,7 +42,8 @@ api-fuzz: .venv/installed-dev ## 10,000 and more calls made up from the OpenAPI 
 chaos: .venv/installed-dev ## kill -9 at 200 seeded moments over a running service; nothing may be lost (an hour and more)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.run $(CHAOS)
 
-bench: bench-workers bench-evaluation bench-search ## all figures: see the three targets
+bench: .venv/installed-bench ## what a search costs, every figure beside its target: make bench DATA=cifar10.npz RESNET20=… RESNET56=… (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --data $(DATA) --resnet20 $(RESNET20) --resnet56 $(RESNET56)
 
 bench-workers: .venv/installed-bench ## busy share of workers and the cost of a trial (five minutes; sleeps instead of evaluating)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --output benchmarks/results/workers.json
@@ -53,6 +54,7 @@ bench-evaluation: .venv/installed-bench ## what evaluations cost: make bench-eva
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rounds --data $(DATA) --weights $$weights && \
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rounds --data $(DATA) --weights $$weights --images 2048 && \
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --data $(DATA) --weights $$weights --trials 24 && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.throughput --data $(DATA) --weights $$weights && \
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.profile --data $(DATA) --weights $$weights || exit 1; \
 	done
 

@@ -1,14 +1,16 @@
 """Whether workers ever wait: the share of their time that trials take, and what a trial costs around its evaluation.
 
     python -m benchmarks.workers --output workers.json
-    python -m benchmarks.workers --workers 64 --seconds 5 --trials 256
+    python -m benchmarks.workers --workers 64 --nodes 4 --seconds 5 --trials 768 --repeats 1
     python -m benchmarks.workers --data cifar10.npz --weights resnet56.safetensors
 
 Trials sleep instead of evaluating, so that workers need no cores of their own and any number fits on a small machine. All else
 is that of a job: Ray Tune, the adapter, the recorded search, and rows in an SQLite database. ``free`` has a proposal ready at
 any time, ``rounds`` waits for every eight, ``nothing`` evaluates nothing in a single worker, so that what is left is the cost
-of a trial. ``actors`` is the reference: bare Ray actors that sleep as often, with nothing else around them. Busy is the time
-that trials take by their own clocks, as a share of all workers' time from the moment the last worker began to the last end.
+of a trial. ``two jobs`` run two searches at once, each of half as many trials and on half of the workers, as jobs do where
+``max_running_jobs`` is 2; overlap is the share of the time in which both went on. ``actors`` is the reference: bare Ray actors
+that sleep as often, with nothing else around them. Busy is the time that trials take by their own clocks, as a share of all
+workers' time from the moment the last worker began to the last end. With ``--nodes`` the cluster is a simulated one of several.
 
 With ``--data`` and ``--weights`` (those of ``benchmarks.cifar``) real trials run instead: in one worker and in two, in turns,
 and the memory that a worker has for itself beside one that sleeps.
@@ -17,22 +19,24 @@ and the memory that a worker has for itself beside one that sleeps.
 from __future__ import annotations
 
 import argparse
-import os
-import socket
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray import tune
+from ray.cluster_utils import Cluster
 from rich.table import Table
 
 from benchmarks.cifar import export_cifar_resnet
 from benchmarks.report import report
+from benchmarks.sleepers import Sleeper, SleepingTrial, clocked
 from pruners.cost import CostModel, Linear, Polynomial, Term
 from searchers.base import Params, Searcher
 from searchers.random import Random, RandomParams
@@ -50,40 +54,19 @@ from workers.job import run_trials
 from workers.log import Plan
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
-from workers.trainable import LOSSES, TRAINED, PruningTrial
+from workers.trainable import PruningTrial
 from workers.weight_evaluator import make_evaluator
 
 _ROUND = 8
+_COLUMNS = {
+    "busy": ".1%",
+    "window_seconds": ".1f",
+    "ms_around_a_trial": ".1f",
+    "controller_cpu_ms_a_trial": ".1f",
+    "private_mib": ".0f",
+    "overlap": ".0%",
+}
 _MIB = 2**20
-
-
-class SleepingTrial(tune.Trainable):
-    """Takes its time and finds nothing."""
-
-    def setup(self, config: dict[str, Any], seconds: float) -> None:
-        self._seconds = seconds
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        return True
-
-    def step(self) -> dict[str, Any]:
-        return slept_through(self._seconds)
-
-
-class Sleeper:
-    """The same without Tune."""
-
-    def step(self, seconds: float) -> dict[str, Any]:
-        """A trial."""
-        return slept_through(seconds)
-
-
-def slept_through(seconds: float) -> dict[str, Any]:
-    """What a trial returns that takes so long and finds nothing."""
-    began = time.time()
-    time.sleep(seconds)
-    figures = {"score": 0.0, "metric": 0.0, "error": None, TRAINED: None, LOSSES: None, "done": True}
-    return {**figures, **_clocked(began), "node": socket.gethostname(), "process": os.getpid()}
 
 
 class ClockedTrial(PruningTrial):
@@ -91,7 +74,7 @@ class ClockedTrial(PruningTrial):
 
     def step(self) -> dict[str, Any]:
         began = time.time()
-        return {**super().step(), **_clocked(began)}
+        return {**super().step(), **clocked(began)}
 
 
 class Rounds(RoundSearcher):
@@ -107,15 +90,31 @@ class Rounds(RoundSearcher):
         return [Candidate(each, "") for each in widths]
 
 
-def slept(workers: int, seconds: float, trials: int, rounds: bool) -> dict[str, float]:
-    """One search whose trials sleep."""
+def slept(workers: int, seconds: float, trials: int, rounds: bool, heavy: bool = False, jobs: int = 1) -> dict[str, float]:
+    """One search whose trials sleep, in processes that import torch if they are ``heavy``."""
     model = CostModel([1, 1, 1], {"macs": Polynomial([Term(1, Linear(0, {0: 1, 1: 1, 2: 1}))], 3)})
     space = SearchSpace([Group(f"g{i}", 30) for i in range(3)], model, Budget.of("macs", 90, ratio=0.5))
     searcher = Rounds(space, Params(), 0, trials) if rounds else Random(space, RandomParams(), 0, trials)
-    spec = JobSpec.model_validate(
-        {"budget": {"ratio": 0.5}, "limits": {"max_trials": trials, "max_concurrent": workers}, "resources": {"cpus": 1}}
-    )
-    return _figures(spec, searcher, SleepingTrial, {"seconds": seconds})
+    spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, "limits": {"max_trials": trials, "max_concurrent": workers}})
+    with tempfile.TemporaryDirectory() as folder:
+        parameters = {"seconds": seconds, "workers": workers // jobs, "folder": Path(folder), "heavy": heavy}
+        return _figures(spec, searcher, SleepingTrial, parameters, jobs)
+
+
+def two_jobs(workers: int, seconds: float, trials: int) -> dict[str, float]:
+    """Two searches on one cluster, each of which would take all of it; busy is what both make of it."""
+    address = ray.get_runtime_context().gcs_address
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        one, other = pool.starmap(_job, [(address, workers, seconds, trials // 2)] * 2)
+    # As if one had waited for the other, were they not to overlap.
+    window = max(one["ended"], other["ended"]) - min(one["began"], other["began"])
+    together = min(one["ended"], other["ended"]) - max(one["began"], other["began"])
+    return {**{key: (one[key] + other[key]) / 2 for key in one}, "overlap": together / window}
+
+
+def _job(address: str, workers: int, seconds: float, trials: int) -> dict[str, float]:
+    ray.init(address=address, log_to_driver=False)
+    return slept(workers, seconds, trials, rounds=False, jobs=2)
 
 
 def evaluated(model: Path, data: Path, workers: int, trials: int) -> dict[str, float]:
@@ -130,7 +129,9 @@ def evaluated(model: Path, data: Path, workers: int, trials: int) -> dict[str, f
     return _figures(spec, searcher, ClockedTrial, {"model": model, "data": splits, "spec": spec, "found": evaluator.found})
 
 
-def _figures(spec: JobSpec, searcher: Searcher, trial: type[tune.Trainable], parameters: Mapping[str, Any]) -> dict[str, float]:
+def _figures(
+    spec: JobSpec, searcher: Searcher, trial: type[tune.Trainable], parameters: Mapping[str, Any], jobs: int = 1
+) -> dict[str, float]:
     clocks: list[Mapping[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/benchmark.db")
@@ -145,10 +146,10 @@ def _figures(spec: JobSpec, searcher: Searcher, trial: type[tune.Trainable], par
 
         used = time.process_time()
         asks = AskTell(search.ask, tell, lambda _: None, lambda _: None)
-        run_trials(spec, trial, parameters, asks, Path(folder), log)
+        run_trials(spec, trial, parameters, asks, Path(folder), log, jobs)
         used = time.process_time() - used
         database.close()
-    return _summary(clocks, spec.limits.max_concurrent, used)
+    return _summary(clocks, spec.limits.max_concurrent // jobs, used)
 
 
 def _summary(clocks: Sequence[Mapping[str, Any]], workers: int, cpu_seconds: float) -> dict[str, float]:
@@ -163,6 +164,8 @@ def _summary(clocks: Sequence[Mapping[str, Any]], workers: int, cpu_seconds: flo
         "ms_around_a_trial": 1000 * (window * workers - busy) / len(clocks),
         "controller_cpu_ms_a_trial": 1000 * cpu_seconds / len(clocks),
         "private_mib": statistics.median(each["private_bytes"] for each in clocks) / _MIB,
+        "began": began,
+        "ended": began + window,
     }
 
 
@@ -201,20 +204,11 @@ def _log(database: Database, store: Store) -> DatabaseLog:
     return DatabaseLog(database, store, job.id, started.attempt)
 
 
-def _clocked(began: float) -> dict[str, float]:
-    """When a trial ran, its seconds, and the memory that no other process shares, as Linux counts it."""
-    private = 0
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Private_"):
-            private += 1024 * int(line.split()[1])
-    ended = time.time()
-    return {"began": began, "ended": ended, "evaluate_seconds": ended - began, "private_bytes": private}
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--nodes", type=int, default=1, help="of a simulated cluster, among which the workers are spread")
     parser.add_argument("--seconds", type=float, default=0.5, help="that a trial takes")
     parser.add_argument("--trials", type=int, default=96, help="of each search")
     parser.add_argument("--repeats", type=int, default=3, help="of which medians are taken")
@@ -224,20 +218,24 @@ def main() -> None:
     arguments = parser.parse_args()
     if bool(arguments.data) != bool(arguments.weights):
         parser.error("give --data and --weights for real trials, or neither")
-    ray.init(num_cpus=max(2, arguments.workers), include_dashboard=False, log_to_driver=False)
     torch.set_num_threads(1)
-    workers, seconds, trials = arguments.workers, arguments.seconds, arguments.trials
+    workers, nodes, seconds, trials = arguments.workers, arguments.nodes, arguments.seconds, arguments.trials
     runs: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _cluster(max(2, workers), nodes):
         model = Path(folder) / "model.pt2"
         if arguments.weights:
             export_cifar_resnet(arguments.weights, model)
         for _ in range(arguments.repeats):
             if arguments.weights:
                 taken = {
-                    "asleep": slept(1, 0, 2, rounds=False),
+                    "asleep": slept(1, 0, 2, rounds=False, heavy=True),
                     "one worker": evaluated(model, arguments.data, 1, trials),
                     "two workers": evaluated(model, arguments.data, 2, trials),
+                }
+            elif nodes > 1:
+                taken = {
+                    "free": slept(workers, seconds, trials, rounds=False),
+                    "two jobs": two_jobs(workers, seconds, trials),
                 }
             else:
                 taken = {
@@ -245,17 +243,38 @@ def main() -> None:
                     "free": slept(workers, seconds, trials, rounds=False),
                     "rounds": slept(workers, seconds, trials, rounds=True),
                     "nothing": slept(1, 0, trials, rounds=False),
+                    "two jobs": two_jobs(workers, seconds, trials),
                 }
             for name, figures in taken.items():
                 runs.setdefault(name, []).append(figures)
-    ray.shutdown()
     result = {name: {key: statistics.median(each[key] for each in found) for key in found[0]} for name, found in runs.items()}
-    shown = Table(title=f"{trials} trials, medians of {arguments.repeats}")
-    for column in ("", *next(iter(result.values()))):
-        shown.add_column(column.replace("_", " "), justify="right" if column else "left")
+    shown = Table(title=f"{trials} trials, {workers} workers, medians of {arguments.repeats}")
+    shown.add_column("")
+    for column in _COLUMNS:
+        shown.add_column(column.replace("_", " "), justify="right")
     for name, figures in result.items():
-        shown.add_row(name, f"{figures['busy']:.1%}", *(f"{value:.1f}" for key, value in figures.items() if key != "busy"))
+        cells = [f"{figures[key]:{form}}" if key in figures else "" for key, form in _COLUMNS.items()]
+        shown.add_row(name, *cells)
     report(shown, result, arguments.output)
+
+
+@contextmanager
+def _cluster(workers: int, nodes: int) -> Iterator[None]:
+    """A Ray of so many cores, of which this machine need not have any; all nodes are on it."""
+    simulated = None
+    if nodes > 1:
+        simulated = Cluster(initialize_head=True, head_node_args={"num_cpus": workers // nodes, "include_dashboard": False})
+        for _ in range(nodes - 1):
+            simulated.add_node(num_cpus=workers // nodes)
+        ray.init(address=simulated.address, log_to_driver=False)
+    else:
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if simulated is not None:
+            simulated.shutdown()
 
 
 if __name__ == "__main__":

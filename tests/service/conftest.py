@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from fastapi.testclient import TestClient
 
 from service.app import create_app
@@ -15,6 +16,10 @@ from service.database.migrate import upgrade
 from service.store import Store
 from tests.postgres import Postgres, postgres
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, a_job, make_settings
+
+# By default rich draws every local variable of a trace, which takes seconds.
+_renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _renderer])
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.auth import admin_token
@@ -18,12 +20,15 @@ from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 
 OPEN = {"/livez", "/readyz", "/version"}  # /metrics is too, but from this machine alone
 
+SQLITE = pytest.mark.parametrize("kind", ["sqlite"])  # where the database has no say, one kind of it will do
+
 
 def routes(api: TestClient) -> list[tuple[str, str]]:
     paths = api.get("/openapi.json").json()["paths"]
     return [(method, path) for path, methods in paths.items() for method in methods]
 
 
+@SQLITE
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic abc", TOKEN, "Bearer tökén".encode()])
 def test_every_route_but_the_open_ones_needs_the_token(api: TestClient, header: str | bytes | None) -> None:
     closed = [(method, path) for method, path in routes(api) if path not in OPEN]
@@ -37,6 +42,7 @@ def test_every_route_but_the_open_ones_needs_the_token(api: TestClient, header: 
         assert refused.headers["content-type"] == "application/problem+json"
 
 
+@SQLITE
 def test_the_open_routes_need_none(api: TestClient) -> None:
     del api.headers["Authorization"]
     assert api.get("/livez").json() == {"status": "ok"}
@@ -61,15 +67,19 @@ def test_readiness_names_what_is_missing(api: TestClient, ray: FakeRay, tmp_path
     assert api.get("/readyz").json()["store"] == {"ok": False, "reason": "The store's folder is gone or not writable."}
 
 
+@SQLITE
 def test_a_fault_of_ours_shows_an_id_and_no_detail(api: TestClient) -> None:
-    answer = api.post("/models", content=b"crash")
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        answer = api.post("/models", content=b"crash")
     assert answer.status_code == 500
+    (trace,) = (entry for entry in logs if entry["event"] == "request_failed")
+    assert trace["request_id"] == answer.headers["x-request-id"]
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
     assert "secret detail" not in answer.text
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
+@SQLITE
 @pytest.mark.parametrize(("given", "kept"), [("trace-1/a:b", True), ("x" * 129, False), ("a b", False), ("é", False)])
 def test_a_request_keeps_its_callers_id_if_it_is_one(api: TestClient, given: str, kept: bool) -> None:
     answer = api.get("/jobs/none", headers={b"X-Request-ID": given.encode()})
@@ -79,7 +89,7 @@ def test_a_request_keeps_its_callers_id_if_it_is_one(api: TestClient, given: str
     assert len(found) >= 8
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
+@SQLITE
 def test_browsers_do_nothing_with_an_answer_that_was_not_meant(api: TestClient) -> None:
     for path in ("/jobs", "/livez", "/docs", "/nothing"):
         headers = api.get(path).headers
@@ -91,6 +101,7 @@ def test_browsers_do_nothing_with_an_answer_that_was_not_meant(api: TestClient) 
     assert "script-src" not in api.get("/jobs").headers["content-security-policy"]
 
 
+@SQLITE
 def test_unknown_paths_and_methods_are_problems(api: TestClient) -> None:
     missing, method = api.get("/nothing"), api.delete("/models")
     assert (missing.status_code, method.status_code) == (404, 405)
@@ -101,6 +112,7 @@ def test_unknown_paths_and_methods_are_problems(api: TestClient) -> None:
         assert "/docs" in answer.json()["detail"]
 
 
+@SQLITE
 def test_algorithms_are_listed_with_their_parameters(api: TestClient) -> None:
     searchers = {item["name"]: item for item in api.get("/searchers").json()["items"]}
     assert "decay" in searchers["netadapt"]["params"]["properties"]
@@ -108,6 +120,7 @@ def test_algorithms_are_listed_with_their_parameters(api: TestClient) -> None:
     assert [item["name"] for item in api.get("/pruners").json()["items"]] == ["l1", "apoz", "level", "slim", "agp"]
 
 
+@SQLITE
 def test_the_description_documents_every_error(api: TestClient) -> None:
     document = api.get("/openapi.json").json()
     schemas = document["components"]["schemas"]

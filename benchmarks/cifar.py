@@ -9,14 +9,20 @@ https://www.cs.toronto.edu/~kriz/cifar.html; the first images of each of its bat
 
 from __future__ import annotations
 
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from service.client.export import export_model
+from workers.data import Split, Splits, load
 
 
 class Block(nn.Module):
@@ -71,3 +77,28 @@ def export_cifar_resnet(weights: Path, path: Path) -> None:
         raise SystemExit(f"{weights} does not hold a CIFAR ResNet with option-A shortcuts.")
     model.load_state_dict(state, strict=False)
     export_model(model, torch.zeros(2, 3, 32, 32), path)
+
+
+@contextmanager
+def exported(weights: Path) -> Iterator[Path]:
+    """The same as a file that is there meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.pt2"
+        export_cifar_resnet(weights, model)
+        yield model
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """For a benchmark of one network: what it prunes, and where the figures go."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="an .npz of CIFAR-10 images")
+    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors of a CIFAR ResNet")
+    parser.add_argument("--output", type=Path, help="where to write the figures as JSON; without it they are printed")
+    return parser
+
+
+def held_out(data: Path, images: int, seed: int) -> Splits:
+    """The job's splits, with so many of the training images to search on."""
+    loaded = load(data, seed)
+    x, y = (np.concatenate([getattr(split, name) for split in (loaded.search, loaded.train)]) for name in ("x", "y"))
+    return Splits(Split(x[images:], y[images:]), Split(x[:images], y[:images]), loaded.test)

@@ -3,16 +3,14 @@
     python -m benchmarks.evaluation --data cifar10.npz --weights resnet56.safetensors --output evaluation.json
 
 ``--data`` and ``--weights`` are those of ``benchmarks.cifar``. The candidate is the uniform plan at half of the MACs, and
-nothing of it is known: shrinking, recalibration on 256 images and scoring on 1,000, with and without least squares. The dense
-network is passed through as it came, in batches of two sizes. All in one process, on one thread and in turns; medians of CPU
-time.
+nothing of it is known: shrinking, recalibration on 256 images and scoring on 1,000, with and without least squares, and with
+``resources.precision: bfloat16``. The dense network is passed through as it came, in batches of two sizes. All in one process,
+on one thread and in turns; medians of CPU time.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from benchmarks.cifar import export_cifar_resnet
+from benchmarks.cifar import command_line, exported
 from benchmarks.report import report
 from searchers.uniform import uniform_plans
 from workers.data import Split, Splits, load
@@ -40,7 +38,11 @@ def measure(model: Path, data: Path, rounds: int) -> dict[str, Any]:
     loaded = load(data, 0)
     train, held = loaded.train, loaded.train.x[:_IMAGES]
     splits = Splits(Split(train.x[_IMAGES:], train.y[_IMAGES:]), Split(held, train.y[:_IMAGES]), loaded.test)
-    plain, solved = (_evaluator(model, splits, least_squares) for least_squares in (False, True))
+    plain, solved, fast, fast_solved = (
+        _evaluator(model, splits, least_squares, precision)
+        for precision in ("float32", "bfloat16")
+        for least_squares in (False, True)
+    )
     plan = uniform_plans(plain.space())[0]
     cut = plain.prune(plan).network
     timed: dict[str, Callable[[], object]] = {
@@ -50,6 +52,8 @@ def measure(model: Path, data: Path, rounds: int) -> dict[str, Any]:
         "scoring alone": lambda: plain.quality(cut, splits.search),
         "candidate": lambda: plain.evaluate(plan),
         "candidate with least squares": lambda: solved.evaluate(plan),
+        "candidate in bfloat16": lambda: fast.evaluate(plan),
+        "the same with least squares": lambda: fast_solved.evaluate(plan),
     }
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(rounds + 1):  # the first one warms up
@@ -78,10 +82,12 @@ def table(result: dict[str, Any], network: str) -> Table:
     return shown
 
 
-def _evaluator(model: Path, splits: Splits, least_squares: bool) -> Evaluator:
-    spec = {"budget": {"ratio": _RATIO}, "recovery": {"least_squares": least_squares}}
-    made = Evaluator(model, splits, JobSpec.model_validate(spec))
-    made.passes = Passes(made.dense, splits, 256, prefix_bytes=0)  # the same plan again and again would share everything
+def _evaluator(model: Path, splits: Splits, least_squares: bool, precision: str) -> Evaluator:
+    resources = {"precision": precision}
+    spec = {"budget": {"ratio": _RATIO}, "recovery": {"least_squares": least_squares}, "resources": resources}
+    made = Evaluator(model, splits, asked := JobSpec.model_validate(spec))
+    # The same plan again and again would share everything.
+    made.passes = Passes(made.dense, splits, asked.recovery.batchnorm_images, prefix_bytes=0, resources=asked.resources)
     made.quality(made.dense, splits.search)  # what the dense network says is known to all candidates
     return made
 
@@ -94,15 +100,10 @@ def _forward(network: nn.Module, split: Split, size: int) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="an .npz of CIFAR-10 images")
-    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors of a CIFAR ResNet")
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="where to write the figures as JSON; without it they are printed")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.pt2"
-        export_cifar_resnet(arguments.weights, model)
+    with exported(arguments.weights) as model:
         result = {"network": arguments.weights.stem, **measure(model, arguments.data, arguments.rounds)}
     report(table(result, arguments.weights.stem), result, arguments.output)
 

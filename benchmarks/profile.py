@@ -8,18 +8,15 @@ on one thread and without Ray, so that one process does all; shares are of wall 
 
 from __future__ import annotations
 
-import argparse
-import json
-import tempfile
 from pathlib import Path
 
 import torch
 from pyinstrument import Profiler
 from pyinstrument.frame import Frame
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cifar import export_cifar_resnet
+from benchmarks.cifar import command_line, exported
+from benchmarks.report import report
 from searchers.base import Done, Proposal
 from workers.data import load
 from workers.evaluator import Evaluator
@@ -59,9 +56,7 @@ def shares(frame: Frame) -> dict[str, float]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="an .npz of CIFAR-10 images")
-    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors of a CIFAR ResNet")
+    parser = command_line(__doc__)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--html", type=Path, help="where to write the whole profile, to look at in a browser")
     arguments = parser.parse_args()
@@ -69,15 +64,12 @@ def main() -> None:
     spec = JobSpec.model_validate(
         {"budget": {"ratio": 0.5}, "recovery": {"least_squares": True}, "limits": {"max_trials": arguments.trials}}
     )
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.pt2"
-        export_cifar_resnet(arguments.weights, model)
-        with Profiler(interval=0.002) as profiler:
-            evaluator = Evaluator(model, load(arguments.data, 0), spec)
-            searcher = make_searcher(evaluator.space(), spec)
-            while not isinstance(proposal := searcher.ask(), Done):
-                assert isinstance(proposal, Proposal)
-                searcher.tell(proposal.id, evaluator.evaluate(proposal.widths))
+    with exported(arguments.weights) as model, Profiler(interval=0.002) as profiler:
+        evaluator = Evaluator(model, load(arguments.data, 0), spec)
+        searcher = make_searcher(evaluator.space(), spec)
+        while not isinstance(proposal := searcher.ask(), Done):
+            assert isinstance(proposal, Proposal)
+            searcher.tell(proposal.id, evaluator.evaluate(proposal.widths))
     assert profiler.last_session is not None
     frame = profiler.last_session.root_frame()
     assert frame is not None
@@ -87,8 +79,7 @@ def main() -> None:
     shown.add_column("share of the time", justify="right")
     for line, share in found.items():
         shown.add_row(line, f"{share:.1%}")
-    Console(stderr=True).print(shown)
-    print(json.dumps({"seconds": frame.time, "shares": found}, indent=1))
+    report(shown, {"seconds": frame.time, "shares": found}, arguments.output)
     if arguments.html:
         arguments.html.write_text(profiler.output_html())
 

@@ -10,25 +10,22 @@ one thread; CPU time includes what racing and sharing cost themselves.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.table import Table
 
-from benchmarks.cifar import export_cifar_resnet
+from benchmarks.cifar import command_line, exported, held_out
 from benchmarks.report import report
 from pruners.graph.chain import chain
 from searchers.base import Outcome, Proposal
 from searchers.netadapt import NetAdapt, NetAdaptParams
 from searchers.space import Widths
-from workers.data import EVALUATION_BATCH, Split, Splits, load
+from workers.data import EVALUATION_BATCH
 from workers.evaluator import Evaluator
 from workers.passes import PREFIX_BYTES, Passes, Race
 from workers.pruned import Pruned
@@ -45,7 +42,7 @@ _WAYS = {"whole": (None, 0), "shared parts": (None, _SHARED), "racing": (_CONFID
 def measure(model: Path, data: Path, images: int, seed: int, rounds: int, least_squares: bool) -> dict[str, Any]:
     """By way the image-forwards, CPU seconds and winner of each round, which starts where the last whole one ended."""
     torch.set_num_threads(1)
-    splits = _splits(data, images, seed)
+    splits = held_out(data, images, seed)
     spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, "recovery": {"least_squares": least_squares}, "seed": seed})
     evaluator = Evaluator(model, splits, spec)
     space = evaluator.space()
@@ -109,12 +106,6 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     return shown
 
 
-def _splits(data: Path, images: int, seed: int) -> Splits:
-    loaded = load(data, seed)
-    x, y = (np.concatenate([getattr(split, name) for split in (loaded.search, loaded.train)]) for name in ("x", "y"))
-    return Splits(Split(x[images:], y[images:]), Split(x[:images], y[:images]), loaded.test)
-
-
 def _forwards(passes: Passes, evaluator: Evaluator) -> float:
     """Batches are of the same number of images."""
     parts = passes.calibration.run_parts + passes.searched.run_parts
@@ -123,18 +114,13 @@ def _forwards(passes: Passes, evaluator: Evaluator) -> float:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="an .npz of CIFAR-10 images")
-    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors of a CIFAR ResNet")
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=4, help=f"to run, of the {_ROUNDS} down to half of the MACs")
     parser.add_argument("--images", type=int, default=512, help="to search on")
     parser.add_argument("--least-squares", action="store_true", help="with recovery.least_squares in every trial")
-    parser.add_argument("--output", type=Path, help="where to write the figures as JSON; without it they are printed")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.pt2"
-        export_cifar_resnet(arguments.weights, model)
+    with exported(arguments.weights) as model:
         results = [
             measure(model, arguments.data, arguments.images, seed, arguments.rounds, arguments.least_squares)
             for seed in arguments.seeds

@@ -140,6 +140,9 @@ class Searcher(ABC):
     names_parents: bool = False
     """Whether its proposals may name a parent, so that networks are to be kept for them."""
 
+    names_rivals: bool = False
+    """Whether its proposals may name a rival, so that losses by image are to be kept for them."""
+
     def __init__(self, space: SearchSpace, params: _Params, seed: int, max_trials: int) -> None:
         self.space = space
         self.params = params

@@ -25,6 +25,7 @@ class Finals(Searcher):
 
     def __init__(self, search: Searcher, finalists: int, epochs: int) -> None:
         super().__init__(search.space, search.params, search.seed, search.max_trials + finalists)
+        self.names_rivals = search.names_rivals
         self._search = search
         self._finalists = finalists
         self._training = Training(None, retrain=epochs)

@@ -123,6 +123,7 @@ class NetAdapt(RoundSearcher):
         self._settled: tuple[Candidate, ...] = ()  # the last round's winners together, and the best of them alone
         self._round: dict[int, Widths] = {}  # by group, the candidate that cuts it
         self._waiting: list[int] = []  # of these, the groups whose turn has not come
+        self.names_rivals = params.racing is not None
         self._figures: dict[int, float] = {}  # by group, the score lost per cost saved when it was tried last
 
     def expect_training(self) -> None:

@@ -124,7 +124,11 @@ class LocalRay:
         """Where this service keeps its things. A database password is no part of it, since Ray shows these variables:
         such a URL comes from SECATEUR_DATABASE_URL, which the head node and its jobs inherit."""
         settings = self._settings
-        variables = {"SECATEUR_DATA_DIR": str(settings.data_dir), "SECATEUR_STORE": str(settings.store_dir)}
+        variables = {
+            "SECATEUR_DATA_DIR": str(settings.data_dir),
+            "SECATEUR_STORE": str(settings.store_dir),
+            "SECATEUR_MAX_RUNNING_JOBS": str(settings.max_running_jobs),
+        }
         if make_url(settings.database).password is None:
             variables["SECATEUR_DATABASE_URL"] = settings.database
         return variables

@@ -50,7 +50,9 @@ class Settings(BaseSettings):
         4096, ge=1, description="The slowest line that is waited for; a request that sends less is ended."
     )
     max_running_jobs: int = Field(
-        1, ge=1, description="Jobs at once: Ray shares nothing fairly between jobs, so a second one waits."
+        1,
+        ge=1,
+        description="Jobs at once. Each takes this part of the cluster at most, so that all go on; by default one takes all.",
     )
     user_max_jobs: int | None = Field(
         10, ge=0, description="Jobs of a new user's that have not ended, at most; 'secateur users set' changes one user's."

@@ -18,7 +18,7 @@ from pruners.graph.chain import chain, fingerprints, mutates
 from pruners.graph.fuse import fused
 from pruners.recovery.batchnorm import recalibrating
 from workers.data import EVALUATION_BATCH, Split, Splits
-from workers.device import Fitting, Images, copied, device_of, moved, pieces, room
+from workers.device import CPU, Fitting, Images, copied, device_of, moved, pieces, room
 from workers.objective import make_objective
 from workers.prefixes import Prefixes, Run
 from workers.quality import Objective, Quality
@@ -26,6 +26,8 @@ from workers.spec import Resources, Task
 
 PREFIX_BYTES = 64 * 2**20
 """The most that the kept outputs of a network's first parts may take: enough for a CIFAR ResNet, and little beside torch."""
+
+_GPU_BATCH = 512  # where launching a layer takes as long as several batches of small images
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Passes:
         self._references: dict[int, Tensor] = {}  # the dense network's outputs by split, on the CPU
         self._chained: tuple[fx.GraphModule, list[fx.GraphModule]] | None = None
         self.device = device_of(resources)
+        self._batch = EVALUATION_BATCH if self.device == CPU else _GPU_BATCH
         self.layout = layout_of(dense, data.search)
 
     # All that takes memory is made when it is first asked for: a job's own process needs it once the search is over, if ever.
@@ -89,11 +92,11 @@ class Passes:
 
     @cached_property
     def calibration(self) -> Prefixes:
-        return Prefixes(self._images(self._calibration), self._prefix_bytes, mutates(self._dense))
+        return Prefixes(self._images(self._calibration, EVALUATION_BATCH), self._prefix_bytes, mutates(self._dense))
 
     @cached_property
     def searched(self) -> Prefixes:
-        return Prefixes(self._images(self._search), self._prefix_bytes, mutates(self._dense))
+        return Prefixes(self._images(self._search, self._batch), self._prefix_bytes, mutates(self._dense))
 
     def recalibrate(self, module: fx.GraphModule) -> None:
         """Re-estimates BatchNorm statistics, in place; without calibration images they stay."""
@@ -107,7 +110,7 @@ class Passes:
 
     def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
         """Metric and divergence from the dense network on a split; in a race on as many of its images as it takes."""
-        return self._fitting(lambda most: self._quality(moved(module, self.device), split, race, most), EVALUATION_BATCH)
+        return self._fitting(lambda most: self._quality(moved(module, self.device), split, race, most), self._batch)
 
     def _quality(self, module: fx.GraphModule, split: Split, race: Race | None, most: int) -> Quality:
         reference, labels, objective = self._reference(split, most), split.labels, self._objective(most)
@@ -126,7 +129,7 @@ class Passes:
     @property
     def objective(self) -> Objective:
         """What the task's networks are judged and trained by."""
-        return self._fitting(self._objective, EVALUATION_BATCH)
+        return self._fitting(self._objective, self._batch)
 
     def _objective(self, most: int) -> Objective:
         if self._known_objective is None:
@@ -144,7 +147,7 @@ class Passes:
         if split is self._search:
             parts = self._parts(module)
             return self.searched.run(parts, fingerprints(parts), self._prepared, most)
-        return _run(fused(module), self._images(split), most)
+        return _run(fused(module), self._images(split, self._batch), most)
 
     def _prepared(self, part: fx.GraphModule) -> Run:
         ready: Run = fused(part)
@@ -158,8 +161,8 @@ class Passes:
             self._chained = module, chain(module)
         return self._chained[1]
 
-    def _images(self, split: Split) -> Images:
-        batches = [images.contiguous(memory_format=self.layout) for images, _ in split.batches()]
+    def _images(self, split: Split, size: int) -> Images:
+        batches = [images.contiguous(memory_format=self.layout) for images, _ in split.batches(size)]
         return Images(batches, self.device, room(self.device, self._resources))
 
 

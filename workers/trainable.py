@@ -25,17 +25,20 @@ from workers.weight_evaluator import make_evaluator
 
 REPORT, TRAINED, LOSSES = "report", "trained", "losses"
 """Keys of a trial's results: a line about an epoch; in the end a reference to the ``State`` of a network that was trained, and
-the losses by search image if it saw all of them."""
+the losses by search image if it saw all of them and later trials may race it."""
 
 
 class PruningTrial(tune.Trainable):
     """One process that evaluates plan after plan; model, data and scores stay loaded between trials."""
 
-    def setup(self, config: dict[str, Any], model: Path, data: Splits, spec: JobSpec, found: Findings) -> None:
+    def setup(
+        self, config: dict[str, Any], model: Path, data: Splits, spec: JobSpec, found: Findings, races: bool = False
+    ) -> None:
         """Loads what every trial needs, once per process."""
         prepare(spec.resources)
         self._missing = missing(spec.resources)
         self._evaluator = make_evaluator(model, data, spec, found)
+        self._races = races
         self._tidy = Tidying()
         self._parent: ray.ObjectRef[State] | None = None
         self._start: Pruned | None = None
@@ -70,7 +73,7 @@ class PruningTrial(tune.Trainable):
         result = {
             # One without a step of training in it is soon cut again.
             TRAINED: ray.put(pruned.state()) if pruned is not None and pruned.steps else None,
-            LOSSES: None if pruned is None else pruned.losses,
+            LOSSES: pruned.losses if pruned is not None and self._races else None,
             "score": outcome.score,
             "metric": outcome.metric,
             "error": outcome.error,

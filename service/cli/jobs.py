@@ -190,16 +190,23 @@ def cancel(job: JobId, as_json: Json = False) -> None:
     _control("cancel", job, as_json)
 
 
-def delete(job: JobId, as_json: Json = False) -> None:
-    """Forgets a job that has ended, with its trials. 'secateur gc' then frees its files' space."""
+def delete(
+    kept: Annotated[str, typer.Argument(metavar="ID", help="Of a job, a model or a data set, as they are listed.")],
+    as_json: Json = False,
+) -> None:
+    """Forgets a job that has ended, with its trials, or a model or data set that no job has.
+
+    'secateur gc' then frees its files' space.
+    """
     from service.client import Client
 
     with Client() as client:
-        client.delete(job)
+        forget = {"model": client.delete_model, "dataset": client.delete_dataset}.get(kept.partition("-")[0], client.delete)
+        forget(kept)
     if as_json:
-        write_json({"deleted": job})
+        write_json({"deleted": kept})
     else:
-        typer.echo(f"{job} is deleted")
+        typer.echo(f"{kept} is deleted")
 
 
 def _control(what: str, job: str, as_json: bool) -> None:

@@ -105,6 +105,15 @@ def show_algorithms(algorithms: Sequence[Json]) -> None:
             _wrapped(f"{name}{default}: {schema.get('description', schema.get('type', ''))}", _INDENT)
 
 
+def show_uploads(uploads: Sequence[Json]) -> None:
+    """One line per model or data set."""
+    table = _table("id", "name", "bytes>", "uploaded")
+    table.columns[0].no_wrap = True
+    for upload in uploads:
+        table.add_row(upload["id"], upload["name"], f"{upload['size']:,}", upload["created_at"][:16])
+    _print(table if uploads else "Nothing was uploaded yet.")
+
+
 def show_keys(keys: Sequence[Json]) -> None:
     """One line per key."""
     table = _table("key", "user", "scope", "name", "last used")

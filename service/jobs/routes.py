@@ -81,7 +81,7 @@ _BODY: dict[str, Any] = {
 
 
 _LINKED = (
-    *("get_job", "get_trials", "get_events", "get_checkpoints", "get_checkpoint"),
+    *("get_job", "get_trials", "get_events", "get_checkpoints", "get_checkpoint", "get_report"),
     *("pause_job", "resume_job", "stop_job", "cancel_job", "delete_job"),
 )  # calls that a new job's id is for
 

@@ -33,6 +33,9 @@ _OFFSET = "Upload-Offset"
 Offset = Annotated[int, Header(alias=_OFFSET, ge=0, lt=2**63, description="Where in the whole this part begins.")]
 
 
+_LINKED = ("get_upload", "patch_upload", "finish_upload", "delete_upload")  # calls that a new upload's id is for
+
+
 @router.post(
     "",
     status_code=201,
@@ -44,6 +47,7 @@ Offset = Annotated[int, Header(alias=_OFFSET, ge=0, lt=2**63, description="Where
     },
     responses={
         200: {"model": TransferView, "description": "It was begun already; go on at `offset`."},
+        201: {"links": {name: {"operationId": name, "parameters": {"upload_id": "$response.body#/id"}} for name in _LINKED}},
         **documented(Conflict, TooLarge, TooSlow, StorageFull),
     },
 )

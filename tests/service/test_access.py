@@ -340,3 +340,9 @@ def test_the_command_line_manages_keys_and_quotas(api: TestClient, monkeypatch: 
     assert "PATCH" in done
     assert len(json.loads(secateur("audit", "--after", "1", "--json").stdout)) == 2
     assert secateur("keys", "revoke", "key-none").exit_code == 1
+    assert secateur("models").stdout == "Nothing was uploaded yet.\n"
+    uploaded = [api.post(f"/{kind}", content=b"bytes", params={"name": "mine"}).json()["id"] for kind in ("models", "datasets")]
+    for kind, upload in zip(("models", "datasets"), uploaded, strict=True):
+        assert "mine" in secateur(kind).stdout
+        assert secateur("delete", upload).stdout == f"{upload} is deleted\n"
+        assert json.loads(secateur(kind, "--json").stdout) == []

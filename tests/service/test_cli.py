@@ -25,7 +25,7 @@ from tests.service.fake_server import CHECKPOINT, TOKEN, FakeServer, job_json, r
 COMMANDS = [
     *("serve", "submit", "watch", "jobs", "job", "trials", "pull"),
     *("stop", "pause", "resume", "cancel", "delete", "db", "backup", "restore", "gc"),
-    *("keys", "users", "audit"),
+    *("keys", "users", "audit", "models", "datasets"),
     *("inspect", "searchers", "pruners", "demo"),
 ]
 

@@ -92,7 +92,9 @@ def test_a_second_attempt_ends_as_the_first_would_have(files: tuple[Path, Path],
     whole = ListLog()
     run_job(asked, *files, folders[0], folders[0] / "networks", whole)
     resumed = ListLog(entries=whole.entries[: len(whole.entries) * 2 // 3])
-    run_job(asked, *files, folders[1], folders[1] / "networks", resumed)  # where networks have to be made again
+    # Networks have to be made again, and another job has one of the two cores.
+    run_job(asked, *files, folders[1], folders[1] / "networks", resumed, jobs=2)
+    assert len({worker.pid for worker in resumed.workers if worker is not None}) == 1
     proposals = [entry.proposal for entry in whole.entries if isinstance(entry, Asked)]
     assert len({proposal.parent for proposal in proposals}) > 2
     assert [entry.proposal for entry in resumed.entries if isinstance(entry, Asked)] == proposals
@@ -191,9 +193,8 @@ def test_a_ranking_over_all_groups_ends_on_the_budget(files: tuple[Path, Path], 
 def test_a_job_of_sparsity_ends_with_zeros_in_its_files(files: tuple[Path, Path], tmp_path: Path) -> None:
     log = ListLog()
     budget = {"metric": "sparsity", "ratio": 0.8}
-    run_job(
-        spec(budget=budget, searcher={"name": "fixed"}, pruner={"name": "level"}), *files, tmp_path, tmp_path / "networks", log
-    )
+    job = spec(budget=budget, searcher={"name": "fixed"}, pruner={"name": "level"})
+    run_job(job, *files, tmp_path, tmp_path / "networks", log)
     assert log.baseline is not None
     assert log.best is not None
     assert (log.best.macs, log.best.params) == (log.baseline.macs, log.baseline.params)

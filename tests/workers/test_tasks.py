@@ -188,7 +188,7 @@ def test_classes_without_labels_are_ranked_by_slopes_and_trained(tmp_path: Path,
     data = load(npz(tmp_path / "data.npz", x_train=x, x_test=x[:50], y_train=None, y_test=None), 0)
     job = spec("label_free", metric, pruner={"name": "taylorfo"}, recovery={"short_steps": 3})
     evaluator = Evaluator(path, data, job)
-    assert all(float(each.sum()) > 0 for each in evaluator.scores)
+    assert all(float(each.sum()) > 0 for each in evaluator.found.scores)
     dense = evaluator.quality(evaluator.dense, data.test)
     assert dense.metric == pytest.approx(1 if metric == "agreement" else 0, abs=1e-6)
     outcome = evaluator.evaluate([6, 6])

@@ -268,7 +268,7 @@ def _cluster(workers: int, nodes: int) -> Iterator[None]:
             simulated.add_node(num_cpus=workers // nodes)
         ray.init(address=simulated.address, log_to_driver=False)
     else:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
     try:
         yield
     finally:

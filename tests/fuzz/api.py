@@ -42,7 +42,7 @@ def fuzz(client: httpx2.Client, seed: int, examples: int, phases: str, folder: P
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--examples", type=int, default=300, help="For each operation and phase, at most.")
+    parser.add_argument("--examples", type=int, default=320, help="For each operation and phase, at most.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
     parsed = parser.parse_args()

@@ -27,7 +27,7 @@ from workers.export import export_all, export_pt2
 from workers.fine_tuning import FineTuning
 from workers.log import Artefact, JobLog, Measurement
 from workers.networks import Networks
-from workers.passes import Race
+from workers.passes import Passes, Race
 from workers.plan import make_searcher
 from workers.pruned import Pruned
 from workers.reuse import keeping_actors
@@ -194,6 +194,9 @@ def _finish(
     log: JobLog,
 ) -> None:
     network, keep = pruned.network, pruned.keep
+    if spec.resources.precision != "float32":
+        exact = spec.resources.model_copy(update={"precision": "float32"})
+        Passes(evaluator.dense, splits, spec.recovery.batchnorm_images, resources=exact).recalibrate(network)
     if spec.recovery.final_epochs:
         tuned = shrink(evaluator.dense, evaluator.coupling, keep)
         tuned.load_state_dict(network.state_dict())

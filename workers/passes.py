@@ -52,7 +52,7 @@ class Passes:
         calibration_images: the first training images, for BatchNorm statistics.
         prefix_bytes: see ``workers.prefixes``; 0 runs every network whole.
         task: what the networks are for.
-        resources: say where, and in which precision search images pass.
+        resources: say where, and in which precision search images and those that calibrate pass.
 
     Attributes:
         dense: the same network on the device.
@@ -106,7 +106,7 @@ class Passes:
     def _recalibrate(self, module: fx.GraphModule, most: int) -> None:
         parts = self._parts(module)
         with recalibrating(module):
-            deque(self.calibration.run(parts, fingerprints(parts), most=most), maxlen=0)
+            deque(self.calibration.run(parts, fingerprints(parts), self._rounded, most), maxlen=0)
 
     def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
         """Metric and divergence from the dense network on a split; in a race on as many of its images as it takes."""
@@ -146,15 +146,15 @@ class Passes:
         module.eval()
         if split is self._search:
             parts = self._parts(module)
-            return self.searched.run(parts, fingerprints(parts), self._prepared, most)
+            return self.searched.run(parts, fingerprints(parts), lambda part: self._rounded(fused(part)), most)
         return _run(fused(module), self._images(split, self._batch), most)
 
-    def _prepared(self, part: fx.GraphModule) -> Run:
-        ready: Run = fused(part)
+    def _rounded(self, part: fx.GraphModule) -> Run:
+        """A part in the precision of trials."""
         if self._resources.precision == "float32":
-            return ready
-        halved: Run = torch.autocast(self.device.type, torch.bfloat16)(ready)  # what is safe so: products, not norms
-        return halved
+            return part
+        run: Run = torch.autocast(self.device.type, torch.bfloat16)(part)  # products, what is safe so; not norms and sums
+        return run
 
     def _parts(self, module: fx.GraphModule) -> list[fx.GraphModule]:
         if self._chained is None or self._chained[0] is not module:  # a network is recalibrated, then judged

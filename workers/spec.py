@@ -196,8 +196,8 @@ class Resources(Strict):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="In which search images pass through a trial's network. bfloat16 takes two thirds of the time where the "
-        "processor has it (avx512_bf16, amx_bf16, GPUs since 2020) and shifts scores by about 1 %. All else is float32.",
+        description="Of the passes of a trial's network over images. bfloat16 takes two thirds of the time where the processor "
+        "has it (avx512_bf16, amx_bf16, GPUs since 2020) and shifts scores a little; training and the winner are float32.",
     )
     reuse: bool = Field(
         True, description="Take from earlier jobs on this model and data what evaluating again would find just the same."

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve test check format bench bench-workers bench-evaluation bench-search zoo fuzz chaos clean
+.PHONY: help demo serve test check format bench bench-workers bench-evaluation bench-search bench-recovery zoo fuzz api-fuzz chaos clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ zoo: .venv/installed ## every architecture of the zoo: traced, halved, compared,
 fuzz: .venv/installed-dev ## fuzz the program reader for ten minutes (pip install atheris into .venv first)
 	$(BIN)/python -m tests.fuzz.fuzz_program -len_control=0 -max_len=4096 -max_total_time=600
 
+api-fuzz: .venv/installed-dev ## 10,000 and more calls made up from the OpenAPI document, at a running service (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.api $(FUZZ)
+
 chaos: .venv/installed-dev ## kill -9 at 200 seeded moments over a running service; nothing may be lost (an hour and more)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.run $(CHAOS)
 
@@ -56,8 +59,12 @@ bench-evaluation: .venv/installed-bench ## what evaluations cost: make bench-eva
 	done
 
 bench-search: .venv/installed-bench ## searchers against controls: make bench-search DATA=cifar10.npz WEIGHTS="resnet20.safetensors resnet56.safetensors" (hours; resumes)
+	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --batchnorm-alone
 	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --plot docs/search.svg
 	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --correlation --seeds 0
+
+bench-recovery: .venv/installed-bench ## what is left of a search's lead after training: the networks that bench-search found (hours; resumes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.recovery --data $(DATA) --weights $(WEIGHTS) --ratios 0.7 0.5 0.3
 
 clean: ## remove the environment and what the service wrote here
 	rm -rf .venv .venv-zoo secateur-data build *.egg-info

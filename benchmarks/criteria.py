@@ -56,7 +56,7 @@ def accuracies(model: Path, splits: Splits, name: str, cuts: Sequence[float], se
                 "pruner": name,
                 "cut": cut,
                 "seed": seed,
-                "accuracy": evaluator.quality(network, splits.test).accuracy,
+                "accuracy": evaluator.quality(network, splits.test).metric,
                 "achieved_cut": 1 - space.cost(widths) / space.cost(space.dense),
                 "setup_seconds": round(seconds, 1),
             }
@@ -144,7 +144,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> None:
             images = Split(splits.train.x[: 2 * BATCH], splits.train.y[: 2 * BATCH])
             report["times"] = times(evaluator, images, arguments.rounds)
             console.print(report["times"])
-        dense = evaluator.quality(evaluator.dense, splits.test).accuracy
+        dense = evaluator.quality(evaluator.dense, splits.test).metric
         for seed in arguments.seeds:
             splits = load(arguments.data, seed)
             for name in arguments.pruners:

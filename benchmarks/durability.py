@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import statistics
 import tempfile
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=16)
     parser.add_argument("--writes", type=int, default=1000)
     parsed = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))  # a line a trial otherwise
     with tempfile.TemporaryDirectory(prefix="secateur-") as name:
         folder = Path(name)
         print(json.dumps(many_trials(folder, parsed.trials, parsed.searcher, parsed.database_url)))
@@ -69,7 +72,7 @@ def many_trials(folder: Path, trials: int, searcher: str, url: str | None) -> di
         limits = json.dumps({"budget": {"ratio": 0.5}, "limits": {"max_trials": trials}})
         job = client.post("/jobs", files=files, data={"job": limits}).json()["id"]
         context: Context = client.app.state.context  # type: ignore[attr-defined]
-        JobRepository(context.database).start(job, "fake")
+        JobRepository(context.database).start(job, "fake", most=9)
         log = DatabaseLog(context.database, context.store, job, 1)
         before, began = size(context.database), time.perf_counter()
         log.claim("here", 1)

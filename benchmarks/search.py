@@ -37,7 +37,7 @@ from workers.data import load
 from workers.evaluator import Evaluator
 from workers.plan import make_searcher
 from workers.spec import JobSpec
-from workers.training import fine_tune
+from workers.training import short_tune
 
 CONTROLS = ("uniform", "random")
 _APART = ("fixed", "autocompress")  # searches nothing; trains
@@ -74,13 +74,14 @@ class Setting:
         self.evaluator = Evaluator(model, self._splits, spec)
         self.space = self.evaluator.space()
 
-    def searcher(self, name: str) -> Searcher:
-        """A fresh searcher with its own defaults."""
-        return make_searcher(self.space, JobSpec.model_validate({**self._stated, "searcher": {"name": name}}))
+    def searcher(self, name: str, params: dict[str, Any] | None = None) -> Searcher:
+        """A fresh searcher; what ``params`` does not say is as by default."""
+        stated = {**self._stated, "searcher": {"name": name, "params": params or {}}}
+        return make_searcher(self.space, JobSpec.model_validate(stated))
 
-    def search(self, name: str) -> Result:
+    def search(self, name: str, params: dict[str, Any]) -> Result:
         """One search and the test accuracy of the network it found."""
-        found = walk.search(self.searcher(name), self.evaluator, self.space)
+        found = walk.search(self.searcher(name, params), self.evaluator, self.space)
         return {
             "tried": found.trials,
             "seconds": round(found.seconds, 1),
@@ -103,12 +104,13 @@ class Setting:
             assert pruned is not None
             scores.append(outcome.score)
             before.append(self._accuracy(pruned.network))
-            fine_tune(self.evaluator.trainer(pruned.network), _TUNING_EPOCHS, lambda _: None)
+            trainer = self.evaluator.trainer(pruned.network)
+            short_tune(trainer, _TUNING_EPOCHS * trainer.steps)
             after.append(self._accuracy(pruned.network))
         return {"scores": scores, "accuracy": before, "tuned_accuracy": after}
 
     def _accuracy(self, network: torch.fx.GraphModule) -> float:
-        return self.evaluator.quality(network, self._splits.test).accuracy
+        return self.evaluator.quality(network, self._splits.test).metric
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
@@ -198,14 +200,15 @@ def measure(arguments: argparse.Namespace, console: Console) -> None:
                             "ratio": ratio,
                             "seed": seed,
                             "trials": _TUNED if arguments.correlation else arguments.trials,
-                            "searcher": name,
+                            "searcher": " ".join([name, *(f"{key}={value}" for key, value in arguments.params.items())]),
                         }
                         if any(cell.items() <= result.items() for result in _read(arguments.output)):
                             continue
                         setting = setting or Setting(
                             model, arguments.data, ratio, seed, cell["trials"], not arguments.batchnorm_alone
                         )
-                        found = {**cell, **(setting.correlation() if arguments.correlation else setting.search(name))}
+                        measured = setting.correlation() if arguments.correlation else setting.search(name, arguments.params)
+                        found = {**cell, **measured}
                         with arguments.output.open("a") as file:
                             file.write(json.dumps(found) + "\n")
                         console.print({key: value for key, value in found.items() if not isinstance(value, list)})
@@ -221,6 +224,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="an .npz of CIFAR-10 images")
     parser.add_argument("--weights", type=Path, nargs="+", default=[], help=".safetensors of CIFAR ResNets")
     parser.add_argument("--searchers", nargs="+", default=[name for name in SEARCHERS if name not in _APART])
+    parser.add_argument("--params", type=json.loads, default={}, help="of each of them as JSON; they stand in the results")
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.5, 0.7, 0.3], help="of the dense network's MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=100, help="of each search")

@@ -102,7 +102,7 @@ def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_tr
         if more:
             short_tune(evaluator.trainer(network, winner.steps), more)
             evaluator.recalibrate(network)
-        return evaluator.quality(network, splits.test).accuracy
+        return evaluator.quality(network, splits.test).metric
 
     accuracy = trained(steps)
     tuned = trained(steps + final) if final else accuracy

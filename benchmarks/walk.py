@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from searchers.base import Done, Proposal, Searcher
 from searchers.space import SearchSpace, Widths
 from workers.evaluator import Evaluator
+from workers.passes import Race
 from workers.pruned import Pruned
 
 
@@ -38,17 +42,22 @@ def search(machine: Searcher, evaluator: Evaluator, space: SearchSpace) -> Found
     """
     best: tuple[float, Widths, Pruned] | None = None
     parents: dict[int, Pruned] = {}
+    losses: dict[int, NDArray[np.float32]] = {}
     trials, evaluating, start = 0, 0.0, time.process_time()
     while not isinstance(proposal := machine.ask(), Done):
         assert isinstance(proposal, Proposal)  # with nothing running a searcher never waits
         before = time.process_time()
         parent = None if proposal.parent is None else parents[proposal.parent]
-        outcome, pruned = evaluator.evaluate_keeping(proposal.widths, parent, proposal.training)
+        rival = proposal.rival
+        race = None if rival is None else Race(losses[rival.number], rival.bar, rival.confidence)
+        outcome, pruned = evaluator.evaluate_keeping(proposal.widths, parent, proposal.training, race=race)
         evaluating += time.process_time() - before
         machine.tell(proposal.id, outcome)
         trials += 1
         if outcome.score is None or pruned is None:
             continue
+        if pruned.losses is not None:
+            losses[proposal.id] = pruned.losses
         if machine.names_parents:
             parents[proposal.id] = pruned
         if space.fits(proposal.widths) and (best is None or outcome.score > best[0]):

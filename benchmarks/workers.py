@@ -193,13 +193,13 @@ def _log(database: Database, store: Store) -> DatabaseLog:
     dataset = Dataset(id=new_id("dataset"), sha256="b" * 64, size=1, name="", inspection={})
     job = Job(
         id=new_id("job"), name="", model_id=model.id, dataset_id=dataset.id, spec={}, budget_limit=1, planned_trials=1,
-        state="queued", request_sha256="c" * 64,
+        state="queued",
     )  # fmt: skip
     with database.write() as session:
         session.add_all([model, dataset])
         session.flush()
         session.add(job)
-    started = JobRepository(database).start(job.id, "this one")
+    started = JobRepository(database).start(job.id, "here", most=9)
     assert started is not None
     return DatabaseLog(database, store, job.id, started.attempt)
 
@@ -268,7 +268,7 @@ def _cluster(workers: int, nodes: int) -> Iterator[None]:
             simulated.add_node(num_cpus=workers // nodes)
         ray.init(address=simulated.address, log_to_driver=False)
     else:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
     try:
         yield
     finally:

@@ -92,7 +92,7 @@ class Outcome:
 
     Attributes:
         score: what the search maximises (higher is better); ``None`` if the trial failed. Of one that ended early, an estimate.
-        metric: accuracy on the search images, 0…1, for people; ``None`` if the trial failed or ended early.
+        metric: the task's on the search images, for people; ``None`` if the trial failed or ended early.
         error: one sentence if the trial failed, else ``None``.
     """
 

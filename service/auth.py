@@ -1,4 +1,8 @@
-"""The admin token: where it comes from, and the check on every call."""
+"""Who calls, and whether they may: the administrator's token and users' API keys, checked on every call.
+
+Both are random numbers of 256 bits. So their sha256 keeps them secret; a slow hash, which is there to make guesses at passwords
+dear, would only make every call slow, since there is nothing to guess.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,40 @@ import hmac
 import os
 import secrets
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
-from service.problems import Unauthorized
-from service.settings import Settings
+from service.database.tables import ADMIN
+from service.keys.repository import KeyRepository
+from service.problems import Forbidden, Unauthorized
+from service.scopes import Scope
+from service.settings import Settings, is_loopback
 
 TOKEN_BYTES = 32  # 256 bits: not to be guessed
 
-_bearer = HTTPBearer(auto_error=False, description="The admin token; `secateur serve` prints it at first start.")
+ADMINISTRATION = "administration"
+"""The tag of routes that take the scope ``admin``."""
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="An API key, or the administrator's token, which `secateur serve` prints at first start. A key of scope `read` "
+    "may send GET, one of scope `submit` everything that is not the administrator's.",
+)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request; ``key_id`` is ``None`` for the administrator's token."""
+
+    user: str
+    scope: Scope
+    key_id: str | None
 
 
 def admin_token(settings: Settings) -> str:
@@ -30,13 +56,59 @@ def admin_token(settings: Settings) -> str:
     return path.read_text().strip()
 
 
-def require_token(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-    """Dependency of every protected route; raises ``Unauthorized``."""
+def scope_of(method: str) -> Scope:
+    """What a call takes that is not the administrator's."""
+    return Scope.READ if method.upper() in ("GET", "HEAD") else Scope.SUBMIT
+
+
+async def require_access(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
+    """Dependency of every protected route: reading takes the scope ``read``, everything else ``submit``.
+
+    Raises:
+        Unauthorized: no key, or none of this server's.
+        Forbidden: its scope does not reach.
+        TooManyRequests: its user, or whoever sends wrong keys from this address, calls too fast.
+    """
     if credentials is None:
         raise Unauthorized("Authorization is missing; send the header 'Authorization: Bearer TOKEN'.")
-    expected: str = request.app.state.token
-    if not hmac.compare_digest(credentials.credentials.encode(), expected.encode()):
-        raise Unauthorized("The token is not this server's; use the one that 'secateur serve' saved or SECATEUR_TOKEN.")
+    state = request.app.state
+    caller = await run_in_threadpool(_identify, credentials.credentials, state.token, KeyRepository(state.context.database))
+    if caller is None:
+        state.limits.check_refused(request.client.host if request.client else "unknown")
+        raise Unauthorized("The token is not this server's; use an API key, SECATEUR_TOKEN or what 'secateur serve' saved.")
+    request.scope["caller"] = caller
+    structlog.contextvars.bind_contextvars(user=caller.user)
+    if caller.scope is not Scope.ADMIN:
+        state.limits.check_user(caller.user)
+    _require(caller, scope_of(request.method))
+    return caller
+
+
+async def require_access_or_loopback(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> None:
+    """Dependency of a route that shows nothing of any user: from this machine it takes no key; raises as ``require_access``."""
+    if request.client is None or not is_loopback(request.client.host):
+        await require_access(request, credentials)
+
+
+def require_admin(caller: Annotated[Caller, Depends(require_access)]) -> None:
+    """Dependency of the administrator's routes; raises as ``require_access`` does."""
+    _require(caller, Scope.ADMIN)
+
+
+def _require(caller: Caller, needed: Scope) -> None:
+    if not caller.scope.includes(needed):
+        raise Forbidden(f"This takes a key of scope {needed}, and yours has {caller.scope}; ask the administrator for one.")
+
+
+def _identify(token: str, admin: str, keys: KeyRepository) -> Caller | None:
+    if hmac.compare_digest(token.encode(), admin.encode()):
+        return Caller(ADMIN, Scope.ADMIN, None)
+    key = keys.used(token)
+    return None if key is None else Caller(key.user, Scope(key.scope), key.id)
 
 
 def _write_once(path: Path, text: str) -> None:

@@ -22,7 +22,8 @@ from service.settings import Settings
 from service.store import Store
 
 _DATABASE = "secateur.db"
-_USED = "SELECT sha256 FROM models UNION SELECT sha256 FROM datasets UNION SELECT sha256 FROM checkpoints"
+_USED = """SELECT sha256 FROM models UNION SELECT sha256 FROM datasets UNION SELECT sha256 FROM checkpoints
+UNION SELECT json_extract(inspection, '$.arrays') FROM datasets WHERE json_extract(inspection, '$.arrays') IS NOT NULL"""
 
 
 def backup(settings: Settings, target: Path) -> int:

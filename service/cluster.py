@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 START_SECONDS = 120.0  # a head takes 5 to 25 s on an idle machine; loaded ones need several times that
 CONTROL_SECONDS = 30.0  # of these for its control process to take connections, which it does after two
 STOP_SECONDS = 10.0  # Ray's processes were gone 3 s after SIGTERM with two tasks running
+IDLE_STOP_SECONDS = 1.5  # with none, there is nothing to lose, and a service that ends is to be gone within 5 s
 _ANSWER_SECONDS = 10.0  # for one request to a dashboard on a loaded machine
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 10.0  # between two lines that say the start is still going on
@@ -111,11 +112,11 @@ class EmbeddedCluster:
             return None
         return self._cluster(head)
 
-    def stop(self) -> None:
-        """Ends the head and every job on it; does nothing where none is alive."""
+    def stop(self, patience: float = STOP_SECONDS) -> None:
+        """Ends the head and every job on it, by force once ``patience`` is over; does nothing where none is alive."""
         if self._dir.exists():
             with self._exclusively():
-                self._stop()
+                self._stop(patience)
 
     def _start(self) -> _Head:
         """Starts a head and records it at once, so that it is found again even if this process dies now."""
@@ -198,14 +199,14 @@ class EmbeddedCluster:
         except httpx2.TransportError:
             return False
 
-    def _stop(self) -> None:
+    def _stop(self, patience: float = STOP_SECONDS) -> None:
         """Ends the recorded head, if any, and clears away what it leaves."""
         head = self._head()
         if head is None:
             return
         if self._alive(head):
             _signal_group(head.pid, signal.SIGTERM)
-            if not _within(STOP_SECONDS, lambda: not self._alive(head)):
+            if not _within(patience, lambda: not self._alive(head)):
                 _signal_group(head.pid, signal.SIGKILL)
                 _within(STOP_SECONDS, lambda: not self._alive(head))
             log.info("ray.stopped", pid=head.pid)

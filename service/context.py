@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from pruners.errors import InvalidInput
+from service.auth import Caller, require_access
 from service.database import Database
 from service.dispatcher import Dispatcher
 from service.inspection import Inspect
+from service.jobs.watch import Watch
+from service.metrics import RequestMetrics
 from service.problems import Unavailable
+from service.scopes import Scope
 from service.settings import Settings
 from service.store import Store
 
@@ -59,12 +63,22 @@ class Context:
     inspect: Inspect
     catalogue: Catalogue
     dispatcher: Dispatcher
+    requests: RequestMetrics
+    watch: Watch
 
 
-def _context(request: Request) -> Context:
+def _whole(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-InContext = Annotated[Context, Depends(_context)]
-"""Type of a route's parameter that receives the app's context."""
+def _callers(request: Request, caller: Annotated[Caller, Depends(require_access)]) -> Context:
+    context = _whole(request)
+    return replace(context, database=context.database.of(caller.user, sees_all=caller.scope is Scope.ADMIN))
+
+
+InContext = Annotated[Context, Depends(_callers)]
+"""Type of a route's parameter that receives the app's context, its database as the caller sees it. It takes a key."""
+
+InService = Annotated[Context, Depends(_whole)]
+"""Type of a parameter that receives the whole context, for routes that show nothing of any user."""

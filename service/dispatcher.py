@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -25,7 +26,7 @@ from sqlalchemy import make_url
 
 from pruners.errors import SecateurError
 from service.database import Database
-from service.database.tables import Attempt, Job
+from service.database.tables import Attempt, Job, utc_now
 from service.heartbeat import BEAT_SECONDS, LEASE_SECONDS
 from service.jobs.folders import clear_folders
 from service.jobs.repository import JobRepository
@@ -112,7 +113,9 @@ class LocalRay:
         if live_jobs:
             log.info("ray_left_running", reason="a job is live; the next start finds it again")
         elif self._cluster is not None:
-            await asyncio.to_thread(self._cluster.stop)
+            from service.cluster import IDLE_STOP_SECONDS
+
+            await asyncio.to_thread(self._cluster.stop, IDLE_STOP_SECONDS)
 
     def command(self, job: Job) -> str:
         return _command(sys.executable, job)
@@ -156,6 +159,7 @@ class Dispatcher:
         database: holds the jobs.
         ray: runs them.
         max_running_jobs: of which at most this many at once.
+        waited: told how long a job was queued before its first attempt.
         clock: seconds of this process, for tests to turn.
 
     Attributes:
@@ -163,8 +167,14 @@ class Dispatcher:
     """
 
     def __init__(
-        self, database: Database, ray: Ray, max_running_jobs: int, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        ray: Ray,
+        max_running_jobs: int,
+        waited: Callable[[timedelta], None] = lambda wait: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._waited = waited
         self._clock = clock
         self.problem: str | None = "Ray is starting."
         self._database = database
@@ -211,8 +221,10 @@ class Dispatcher:
         if room <= 0:
             return
         for waiting in await asyncio.to_thread(self._jobs.queued, room):
-            job_or_none = await asyncio.to_thread(self._jobs.start, waiting.id, self._ray.name)
+            job_or_none = await asyncio.to_thread(self._jobs.start, waiting.id, self._ray.name, self._most)
             if job_or_none is not None:
+                if job_or_none.attempt == 1:
+                    self._waited(utc_now() - job_or_none.created_at)
                 await self._submit(client, job_or_none)
 
     async def _rounds(self, client: RayJobs) -> None:

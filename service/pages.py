@@ -15,9 +15,8 @@ from pruners.errors import InvalidInput
 LARGEST_PAGE = 500  # items; a page of trials is then some 300 kB
 
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Items in the page, at most.")]
-After = Annotated[
-    str | None, Query(pattern="^[a-z0-9-]{1,40}$", description="The `next` of the page before; unset: the first page.")
-]
+CURSOR = "^[a-z0-9-]{1,40}$"
+After = Annotated[str | None, Query(pattern=CURSOR, description="The `next` of the page before; unset: the first page.")]
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from pruners.errors import SecateurError
+from pruners.errors import JobFailed, SecateurError
 from service.database import Database, DatabaseAway
 from service.database.tables import Dataset, Job, Model
 from service.heartbeat import beating
@@ -31,7 +31,7 @@ from workers.log import JobLog
 from workers.spec import JobSpec
 
 Work = Callable[[JobSpec, Path, Path, Path, Path, JobLog], None]
-"""``workers.job.run_job``: specification, model, data, an empty folder, one that all attempts share, log."""
+"""``workers.job.run_job``: specification, model, arrays of the data, an empty folder, one that all attempts share, log."""
 
 log = structlog.get_logger()
 
@@ -118,13 +118,15 @@ def _leave() -> None:
 
 
 def _work(job_id: str, number: int, database: Database, store: Store, folder: Path, work: Work, job_log: DatabaseLog) -> None:
-    def read() -> tuple[JobSpec, str, str]:
+    def read() -> tuple[JobSpec, str, str | None]:
         with database.read() as session:
             job = session.get_one(Job, job_id)
             model, dataset = session.get_one(Model, job.model_id), session.get_one(Dataset, job.dataset_id)
-            return JobSpec.model_validate(job.spec), model.sha256, dataset.sha256
+            return JobSpec.model_validate(job.spec), model.sha256, dataset.inspection.get("arrays")
 
     spec, model, dataset = patiently(read)
+    if dataset is None:
+        raise JobFailed("The data set was taken in by an earlier version of Secateur; upload the same file again.")
     for left in folder.glob("attempt-*"):  # by attempts that were killed; this one is the only one that may write
         shutil.rmtree(left, ignore_errors=True)
     own = folder / f"attempt-{number}"

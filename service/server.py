@@ -6,9 +6,10 @@ import uvicorn
 
 from service.app import create_app
 from service.logs import configure_logging
+from service.protocol import HeadsInTime
 from service.settings import Settings
 
-DRAIN_SECONDS = 10  # for running requests at shutdown; a longer download is resumed by its client
+DRAIN_SECONDS = 2  # for running requests at shutdown; streams end by themselves, a longer download is resumed by its client
 
 
 def serve(settings: Settings) -> None:
@@ -19,11 +20,16 @@ def serve(settings: Settings) -> None:
     """
     settings.check_exposure()
     configure_logging()
-    uvicorn.run(
-        create_app(settings),
+    server: uvicorn.Server
+    app = create_app(settings, leaving=lambda: server.should_exit)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
+        http=HeadsInTime,
         log_config=None,  # ours are configured
         access_log=False,  # service.requests writes one line per request
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+    server = uvicorn.Server(config)
+    server.run()

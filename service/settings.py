@@ -36,10 +36,35 @@ class Settings(BaseSettings):
     max_dataset_bytes: int = Field(
         8 * GIB, gt=0, description="Upload limit; 50,000 images of 224×224 pixels, ample for search and report."
     )
+    allow_code: bool = Field(
+        False,
+        description="Accept custom tasks, whose code runs in workers with all that these may: for trusted users alone.",
+    )
+    max_unpacked_bytes: int = Field(
+        32 * GIB, gt=0, description="What a data set may take once its images are decoded, which is how it is stored."
+    )
+    upload_grace_seconds: int = Field(
+        30, ge=1, description="Time to send a body in, beyond what upload_bytes_per_second allows for what has arrived."
+    )
+    upload_bytes_per_second: int = Field(
+        4096, ge=1, description="The slowest line that is waited for; a request that sends less is ended."
+    )
     max_running_jobs: int = Field(
         1,
         ge=1,
         description="Jobs at once. Each takes this part of the cluster at most, so that all go on; by default one takes all.",
+    )
+    user_max_jobs: int | None = Field(
+        10, ge=0, description="Jobs of a new user's that have not ended, at most; 'secateur users set' changes one user's."
+    )
+    user_max_trials: int | None = Field(
+        10_000, ge=0, description="Trials that those jobs plan, at most: a night or two of two workers."
+    )
+    user_max_bytes: int | None = Field(
+        50 * GIB, ge=0, description="Of a new user's models and data sets: a few of the largest that are accepted."
+    )
+    requests_per_second: float = Field(
+        50.0, gt=0, description="Calls of one user, on the average over ten seconds: dozens of clients that watch jobs."
     )
     inspect_seconds: int = Field(
         120, ge=1, description="Limit of one inspection: importing torch takes seconds, reading the largest zoo model ten."
@@ -91,13 +116,14 @@ class Settings(BaseSettings):
 
     def check_exposure(self) -> None:
         """Raises ``InvalidInput`` if the API would be reachable from other machines with a token nobody chose."""
-        if self.token is None and not _is_loopback(self.host):
+        if self.token is None and not is_loopback(self.host):
             raise InvalidInput(
                 "host", self.host, "is reachable from other machines; set SECATEUR_TOKEN to a long random token first"
             )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, out of reach of others."""
     if host == "localhost":
         return True
     try:

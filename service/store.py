@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -39,12 +40,12 @@ class Damaged(ServiceError):
 
 
 class Upload:
-    """A file on its way into the store, at ``path`` until it is kept."""
+    """A file on its way into the store, at ``path`` until it is kept; what is there already counts."""
 
-    def __init__(self, store: Store, descriptor: int, path: Path, field: str, limit: int | None) -> None:
+    def __init__(self, store: Store, path: Path, field: str, limit: int | None) -> None:
         self.path = path
         self._store = store
-        self._file = os.fdopen(descriptor, "wb")
+        self._file = path.open("ab")
         self._hash = hashlib.sha256()
         self._size = 0
         self._field = field
@@ -63,6 +64,15 @@ class Upload:
         self._hash.update(chunk)
         self._file.write(chunk)
 
+    def reread(self) -> Blob:
+        """What is in the file now, whoever wrote it."""
+        self._hash = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                self._hash.update(chunk)
+            self._size = file.tell()
+        return self.blob
+
     def complete(self) -> Blob:
         """All bytes are written: flushes them to the disk, so that ``path`` can be read by others."""
         self._file.flush()
@@ -78,20 +88,29 @@ class Upload:
         _sync_folder(target.parent)
         return self.blob
 
-    def close(self) -> None:
-        """Removes what was not kept."""
+    def release(self) -> None:
+        """Nothing more is written; the file stays where it is."""
         with suppress(OSError):  # what is still to be written may find the disk full
             self._file.close()
+
+    def close(self) -> None:
+        """Removes what was not kept."""
+        self.release()
         self.path.unlink(missing_ok=True)
 
 
 class Store:
-    """A content-addressed folder; made if it is not there."""
+    """A content-addressed folder; made if it is not there.
+
+    Attributes:
+        folder: itself.
+        incoming: the folder in it of files that are not whole yet.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._incoming = folder / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.incoming = folder / "incoming"
+        self.incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextmanager
     def receive(self, field: str, limit: int | None = None) -> Iterator[Upload]:
@@ -99,16 +118,19 @@ class Store:
 
         Raises ``StorageFull`` where the disk is.
         """
-        descriptor, path = tempfile.mkstemp(dir=self._incoming)
-        upload = Upload(self, descriptor, Path(path), field, limit)
+        descriptor, path = tempfile.mkstemp(dir=self.incoming)
+        os.close(descriptor)
+        upload = Upload(self, Path(path), field, limit)
         try:
-            yield upload
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull("The store's disk is full; free some space and try again.") from error
-            raise
+            with room():
+                yield upload
         finally:
             upload.close()
+
+    def check_room(self, size: int) -> None:
+        """Raises ``StorageFull`` where so many bytes would not fit."""
+        if size > shutil.disk_usage(self.folder).free:
+            raise StorageFull(f"The store's disk has no room for {size:,} bytes; free some space and try again.")
 
     def put(self, chunks: Iterable[bytes], field: str = "file", limit: int | None = None) -> Blob:
         """Stores the bytes; raises ``TooLarge`` beyond ``limit``."""
@@ -135,10 +157,10 @@ class Store:
         """
         limit = time.time() - grace_seconds
         sizes = []
-        for path in [*self.folder.glob("[0-9a-f][0-9a-f]/*"), *self._incoming.iterdir()]:
+        for path in [*self.folder.glob("[0-9a-f][0-9a-f]/*"), *self.incoming.iterdir()]:
             if path.name in needed or path.stat().st_mtime > limit:
                 continue
-            doomed = self._incoming / f"doomed-{path.name}"
+            doomed = self.incoming / f"doomed-{path.name}"
             os.replace(path, doomed)
             if doomed.stat().st_mtime > limit:
                 os.replace(doomed, path)
@@ -158,6 +180,17 @@ class Store:
         if found != sha256:
             raise Damaged(f"The file {sha256} in the store is damaged; restore it from a backup, or upload it again.")
         return path
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """Says that the disk is full in the error of our own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("The store's disk is full; free some space and try again.") from error
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

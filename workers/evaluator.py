@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import fx
+from torch import Tensor, fx
 
 from pruners.calibration import calibrate
 from pruners.cost import METRICS
@@ -96,7 +96,8 @@ class Evaluator:
         self.schedule = make_schedule(spec)
         self.dense: fx.GraphModule = build_module(read_program(model))
         self.coupling = traced(self.dense)
-        self.passes = Passes(self.dense, data, spec.recovery.batchnorm_images, resources=spec.resources)
+        images = spec.recovery.batchnorm_images
+        self.passes = Passes(self.dense, data, images, task=spec.task, resources=spec.resources)
         whole = Pruned(self.dense, [np.arange(len(group.classes)) for group in self.coupling.prunable])
         if self.schedule is None:
             check_scored(describe_groups(self.dense, self.coupling), spec)
@@ -129,7 +130,7 @@ class Evaluator:
         )
 
     def evaluate(self, widths: Sequence[int]) -> Outcome:
-        """The plan's score (−divergence) and accuracy on the search images; whatever goes wrong is the plan's own failure."""
+        """The plan's score (−divergence) and metric on the search images; whatever goes wrong is the plan's own failure."""
         return self.evaluate_keeping(widths)[0]
 
     def evaluate_keeping(
@@ -142,7 +143,7 @@ class Evaluator:
     ) -> tuple[Outcome, Pruned | None]:
         """The same, with the network that was judged; for the arguments see ``prune``.
 
-        In a race it may see some of the images alone. Then the score is an estimate, and there is no accuracy.
+        In a race it may see some of the images alone. Then the score is an estimate, and there is no metric.
         """
         try:
             pruned = self.prune(widths, start, training, report)
@@ -151,9 +152,11 @@ class Evaluator:
             return Outcome(None, error=f"{type(error).__name__}: {error}".splitlines()[0]), None
         if not math.isfinite(quality.divergence):
             return Outcome(None, error="The pruned network's outputs are not finite."), None
+        if not math.isfinite(quality.metric):
+            return Outcome(None, error=f"The {self.passes.objective.metric.title} is not finite."), None
         if len(quality.losses) < len(self._data.search):
             return Outcome(-quality.divergence), pruned
-        return Outcome(-quality.divergence, quality.accuracy), replace(pruned, losses=quality.losses)
+        return Outcome(-quality.divergence, quality.metric), replace(pruned, losses=quality.losses)
 
     def prune(
         self,
@@ -213,7 +216,12 @@ class Evaluator:
         """
         recovery = self._spec.recovery
         module, dense = moved(module, self.passes.device), self.passes.dense
-        return Trainer(module, dense, self._data.train, distill=recovery.distill, seed=self._spec.seed, done=done)
+        return Trainer(
+            *(module, dense, self._data.train, self.passes.objective, recovery.recipe),
+            distill=recovery.distill,
+            seed=self._spec.seed,
+            done=done,
+        )
 
     def _from(self, start: Pruned) -> _Source:
         if self._latest.pruned is not start:
@@ -229,9 +237,8 @@ class Evaluator:
     def _moments(self, network: fx.GraphModule, coupling: Coupling) -> Moments | None:
         if self._spec.recovery.least_squares is False or self.schedule is not None:
             return None
-        train = self._data.train
         with _threads(self._spec.resources.cpus):
-            batches = Split(train.x[:_RECONSTRUCTION_IMAGES], train.y[:_RECONSTRUCTION_IMAGES]).batches(_BATCH)
+            batches = self._data.train.first(_RECONSTRUCTION_IMAGES).batches(_BATCH)
             return input_moments(network, coupling, [images for images, _ in batches])
 
     def _trained(
@@ -252,7 +259,7 @@ class Evaluator:
         self.passes.recalibrate(module)
 
     def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
-        """Accuracy and divergence from the dense network on a split; see ``Passes.quality``."""
+        """Metric and divergence from the dense network on a split; see ``Passes.quality``."""
         return self.passes.quality(module, split, race)
 
     def _score(self, network: fx.GraphModule, coupling: Coupling) -> list[Scores]:
@@ -260,12 +267,20 @@ class Evaluator:
         criterion, together = make_criterion(self._spec), ranks_globally(self._spec)
         if not isinstance(criterion, Calibrated):
             return group_scores(network, coupling, criterion, across_groups=together)
-        train = self._data.train
-        batches = Split(train.x[: criterion.images], train.y[: criterion.images]).batches(_BATCH)
         layers_seen = watched(network, coupling, criterion)
         with _threads(self._spec.resources.cpus):
-            statistics = calibrate(network, layers_seen, criterion, batches)
+            batches = self._labelled(self._data.train.first(criterion.images))
+            statistics = calibrate(network, layers_seen, criterion, batches, self.passes.objective.loss)
         return group_scores(network, coupling, criterion, statistics, across_groups=together)
+
+    def _labelled(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches with what is right: the labels, or without any what the dense network answers."""
+        objective = self.passes.objective
+        for images, labels in split.batches(_BATCH):
+            if labels is None or not objective.learns_labels:
+                with torch.no_grad():
+                    labels = objective.answers(self.dense(images))
+            yield images, labels
 
 
 def make_schedule(spec: JobSpec) -> Schedule | None:

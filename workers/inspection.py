@@ -21,9 +21,8 @@ from pruners.graph.check import traced
 from pruners.graph.groups import Coupling
 from pruners.graph.modules import build_module
 from pruners.graph.program import Input, read_program
-from pruners.graph.shapes import infer_shapes
+from pruners.graph.shapes import BATCH, infer_shapes
 from pruners.importance import unscored
-from workers import data
 from workers.schedules.base import SCHEDULES, Schedule
 from workers.weights import LEVEL, Level
 
@@ -58,11 +57,6 @@ def inspect_model(path: Path) -> dict[str, Any]:
         "layers": describe_layers(module, coupling),
         "cost": coupling.cost.to_json(),
     }
-
-
-def inspect_dataset(path: Path) -> dict[str, Any]:
-    """Reads an ``.npz`` file; see ``workers.data.describe``."""
-    return data.describe(path)
 
 
 def catalogue() -> dict[str, Any]:
@@ -140,8 +134,8 @@ def _check_interface(inputs: tuple[Input, ...], output: Any) -> None:
         raise InvalidInput("model", None, "has dynamic dims besides the batch; export it for one image size")
     if not value.dtype.is_floating_point:
         raise InvalidInput("model", None, f"takes {value.dtype} inputs; export one that takes floats")
-    if not isinstance(output, torch.Size) or len(output) != 2:
-        raise InvalidInput("model", None, "does not return one tensor [batch, classes]; export the classifier itself")
+    if not isinstance(output, torch.Size) or not output or output[0] != BATCH:
+        raise InvalidInput("model", None, "does not return one tensor [batch, …]; export a network that does")
 
 
 def _shape(value: Input) -> list[int | None]:

@@ -24,6 +24,7 @@ from workers.data import Splits, load
 from workers.device import CPU, moved, prepare
 from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
+from workers.fine_tuning import FineTuning
 from workers.log import Artefact, JobLog, Measurement
 from workers.networks import Networks
 from workers.passes import Passes, Race
@@ -33,7 +34,6 @@ from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
 from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
-from workers.training import fine_tune
 from workers.weight_evaluator import make_evaluator
 
 # Tune's own result files and progress reports cost 15 ms a trial and tell nothing that the job's log does not.
@@ -46,7 +46,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     Args:
         spec: what is asked.
         model: the ``.pt2`` file.
-        data: the ``.npz`` file.
+        data: its arrays, or an upload; see ``workers.data.load``.
         workdir: an empty folder for this attempt.
         networks: a folder that all attempts share, for networks that trials start from; what was in it need not be.
         log: told of everything as it happens; holds the record of earlier attempts.
@@ -95,7 +95,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     if winner is None:
         raise JobFailed(_why_none(search, space, log))
     log.finishing()
-    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), workdir, log)
+    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), workdir, networks, log)
 
 
 class _Watch(tune.Callback):
@@ -190,30 +190,36 @@ def _finish(
     winner: Proposal,
     pruned: Pruned,
     workdir: Path,
+    networks: Path,
     log: JobLog,
 ) -> None:
     network, keep = pruned.network, pruned.keep
     if spec.resources.precision != "float32":
         exact = spec.resources.model_copy(update={"precision": "float32"})
-        Passes(evaluator.dense, splits, spec.recovery.batchnorm_images, resources=exact).recalibrate(network)
+        Passes(evaluator.dense, splits, spec.recovery.batchnorm_images, task=spec.task, resources=exact).recalibrate(network)
     if spec.recovery.final_epochs:
         tuned = shrink(evaluator.dense, evaluator.coupling, keep)
         tuned.load_state_dict(network.state_dict())
-        fine_tune(evaluator.trainer(tuned, pruned.steps), spec.recovery.final_epochs, log.progress)
-        before, after = (evaluator.quality(each, splits.search) for each in (network, tuned))
-        if after.divergence <= before.divergence or after.accuracy > before.accuracy:
-            network = tuned
-        else:
-            log.progress("Fine-tuning made the network worse on the search images; the network before it is kept.")
+        FineTuning(
+            tuned,
+            evaluator.trainer(tuned, pruned.steps),
+            lambda module: evaluator.quality(module, splits.search),
+            evaluator.passes.objective,
+            spec.recovery,
+            networks / f"{winner.id}.tuned",
+            log.progress,
+        ).run()
+        network = tuned
     moved(network, CPU)
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)
-    artefacts = export_all(network, evaluator.coupling, keep, evaluator.channels(winner.widths), workdir)
+    channels = evaluator.channels(winner.widths)
+    artefacts = export_all(network, evaluator.dense, evaluator.coupling, keep, channels, spec.exports, workdir, log.progress)
     example = evaluator.dense.meta["inputs"][0].example(1)
     latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (
         Measurement(
-            metric=evaluator.quality(module, splits.test).accuracy,
+            metric=evaluator.quality(module, splits.test).metric,
             macs=plan.macs,
             params=plan.params,
             size_bytes=file.stat().st_size,

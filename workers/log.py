@@ -46,7 +46,7 @@ class Measurement:
     """A finished network in figures.
 
     Attributes:
-        metric: accuracy on the test split, 0…1.
+        metric: the task's, on the test split.
         macs: for one input.
         params: count.
         size_bytes: of its ``.pt2`` file, which is larger than its weights and buffers by what describes them.
@@ -64,7 +64,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One downloadable form of the best network: ``format`` is ``pt2``, ``safetensors`` or ``recipe``."""
+    """One downloadable form of the best network: ``format`` is ``pt2``, ``safetensors``, ``recipe`` or ``onnx``."""
 
     format: str
     path: Path
@@ -106,8 +106,8 @@ class JobLog(Protocol):
     def finishing(self) -> None:
         """The search is over; the winner is being finished."""
 
-    def progress(self, message: str) -> None:
-        """Something a watching user would like to know (an epoch of the final training)."""
+    def progress(self, message: str, **figures: float) -> None:
+        """Something a watching user would like to know (an epoch of the final training), its figures by name beside it."""
 
     def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
         """The job is done; the files are taken over before this returns."""

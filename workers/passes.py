@@ -19,9 +19,10 @@ from pruners.graph.fuse import fused
 from pruners.recovery.batchnorm import recalibrating
 from workers.data import EVALUATION_BATCH, Split, Splits
 from workers.device import CPU, Fitting, Images, copied, device_of, moved, pieces, room
+from workers.objective import make_objective
 from workers.prefixes import Prefixes, Run
-from workers.quality import Quality, quality
-from workers.spec import Resources
+from workers.quality import Objective, Quality
+from workers.spec import Resources, Task
 
 PREFIX_BYTES = 64 * 2**20
 """The most that the kept outputs of a network's first parts may take: enough for a CIFAR ResNet, and little beside torch."""
@@ -50,6 +51,7 @@ class Passes:
         data: the job's splits.
         calibration_images: the first training images, for BatchNorm statistics.
         prefix_bytes: see ``workers.prefixes``; 0 runs every network whole.
+        task: what the networks are for.
         resources: say where, and in which precision search images and those that calibrate pass.
 
     Attributes:
@@ -65,11 +67,14 @@ class Passes:
         data: Splits,
         calibration_images: int,
         prefix_bytes: int = PREFIX_BYTES,
-        resources: Resources = Resources(),  # noqa: B008 - immutable
+        task: Task = Task(),  # noqa: B008  (it is immutable)
+        resources: Resources = Resources(),  # noqa: B008  (likewise)
     ) -> None:
         self._dense = dense
+        self._task = task
+        self._known_objective: Objective | None = None
         self._search = data.search
-        self._calibration = Split(data.train.x[:calibration_images], data.train.y[:calibration_images])
+        self._calibration = data.train.first(calibration_images)
         self._prefix_bytes = prefix_bytes
         self._resources = resources
         self._fitting = Fitting()
@@ -104,24 +109,38 @@ class Passes:
             deque(self.calibration.run(parts, fingerprints(parts), self._rounded, most), maxlen=0)
 
     def quality(self, module: fx.GraphModule, split: Split, race: Race | None = None) -> Quality:
-        """Accuracy and divergence from the dense network on a split; in a race on as many of its images as it takes."""
+        """Metric and divergence from the dense network on a split; in a race on as many of its images as it takes."""
         return self._fitting(lambda most: self._quality(moved(module, self.device), split, race, most), self._batch)
 
     def _quality(self, module: fx.GraphModule, split: Split, race: Race | None, most: int) -> Quality:
-        if id(split) not in self._references:
-            self._references[id(split)] = _joined(list(self._outputs(self.dense, split, most)))
-        reference, labels = self._references[id(split)], torch.tensor(split.y)
+        reference, labels, objective = self._reference(split, most), split.labels, self._objective(most)
         found, seen, outputs = list[Tensor](), 0, self._outputs(module, split, most)
         for output in outputs:
             found.append(output)
             seen += len(output)
             if race is None or seen not in _looks(len(split)):
                 continue
-            so_far = quality(_joined(found), reference[:seen], labels[:seen])
+            so_far = objective.quality(_joined(found), reference[:seen], None if labels is None else labels[:seen])
             if (expected := _lost(so_far.losses, race)) is not None:
                 outputs.close()
                 return replace(so_far, divergence=expected)
-        return quality(_joined(found), reference, labels)
+        return objective.quality(_joined(found), reference, labels)
+
+    @property
+    def objective(self) -> Objective:
+        """What the task's networks are judged and trained by."""
+        return self._fitting(self._objective, self._batch)
+
+    def _objective(self, most: int) -> Objective:
+        if self._known_objective is None:
+            self._known_objective = make_objective(self._task, self._reference(self._search, most))
+        return self._known_objective
+
+    def _reference(self, split: Split, most: int) -> Tensor:
+        """The dense network's outputs on a split, on the CPU."""
+        if id(split) not in self._references:
+            self._references[id(split)] = _joined(list(self._outputs(self.dense, split, most)))
+        return self._references[id(split)]
 
     def _outputs(self, module: fx.GraphModule, split: Split, most: int) -> Generator[Tensor]:
         module.eval()

@@ -1,13 +1,18 @@
-"""How near a network's outputs are to the dense network's, whatever their scale: what trials are scored by.
+"""How a network does, and how near its outputs are to the dense network's: what is reported, and what trials are scored by.
 
-A network that lost channels is not only wrong about some images, its outputs are also too large or too small altogether. Any
+A classifier that lost channels is not only wrong about some inputs, its outputs are also too large or too small altogether. Any
 training puts that right within a few steps, and so does a temperature; a plain KL is dominated by it where much was cut. So the
 divergence is taken at the temperature that suits the network best (Guo et al., On Calibration of Modern Neural Networks, ICML
 2017, arXiv 1706.04599). Over 1/T it is convex, hence Newton's steps find it.
+
+Outputs that are values are another matter: a temperature changes no class, but a scale changes every value. There the distance
+is plain, as a share of what the dense network's outputs vary by, so that 0 is the dense network itself and 1 is as good as a
+constant, in whatever unit.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,37 +21,144 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from workers.spec import Task
+from workers.tasks import METRICS
+
 _STEPS = 60  # at most: Newton needs about six, and halving alone comes down to what float64 can tell apart
 _EXACT = 1e-9  # a step of 1/T that is smaller than this share of it changes no digit of the divergence
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How a network does on some images.
+    """How a network does on some inputs.
 
     Attributes:
-        accuracy: top-1, 0…1.
-        divergence: mean KL from the dense network's outputs to this one's at its best temperature, in nats; 0 is the dense
-            network itself. Where a race was given up, what it is expected to be.
-        losses: the KL of each image that it saw.
+        metric: the task's, such as top-1 accuracy.
+        divergence: mean distance of its outputs from the dense network's; 0 is the dense network itself. Where a race was
+            given up, what it is expected to be.
+        losses: the distance for each input that it saw.
     """
 
-    accuracy: float
+    metric: float
     divergence: float
     losses: NDArray[np.float32] = field(repr=False, compare=False)
 
 
-def quality(outputs: Tensor, reference: Tensor, labels: Tensor) -> Quality:
-    """Both measures of a network.
+class Objective(ABC):
+    """What a task's networks are judged and trained by.
 
     Args:
-        outputs: its logits ``[images, classes]``.
-        reference: the dense network's.
-        labels: the right classes ``[images]``.
+        task: with its metric.
+
+    Attributes:
+        metric: what is reported.
+        label_free: whether the dense network's answers stand for labels.
+        learns_labels: whether networks are trained towards labels, where the data have any.
     """
-    losses = divergences(outputs, reference)
-    accuracy = float((outputs.argmax(1) == labels).double().mean())
-    return Quality(accuracy, float(losses.mean()), losses.float().numpy())
+
+    def __init__(self, task: Task) -> None:
+        self.name = str(task.metric)
+        self.metric = METRICS[self.name]
+        self.label_free = task.type == "label_free"
+        self.learns_labels = not self.label_free
+
+    def quality(self, outputs: Tensor, reference: Tensor, labels: Tensor | None) -> Quality:
+        """Both measures of a network.
+
+        Args:
+            outputs: its own, ``[n, …]``.
+            reference: the dense network's.
+            labels: the right ones; not looked at without labels.
+        """
+        losses = self.distances(outputs, reference)
+        metric = self.measured(outputs.double(), reference.double(), self.labels(labels, reference))
+        return Quality(metric, float(losses.mean()), losses.float().numpy())
+
+    def labels(self, labels: Tensor | None, reference: Tensor) -> Tensor:
+        """What is right: the labels, or without any what the dense network answers."""
+        return self.answers(reference) if self.label_free or labels is None else labels
+
+    @abstractmethod
+    def measured(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> float:
+        """The metric."""
+
+    @abstractmethod
+    def distances(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        """By input, how far outputs are from the dense network's, ``[n]`` in float64; not finite where an output is not."""
+
+    @abstractmethod
+    def answers(self, reference: Tensor) -> Tensor:
+        """What outputs say, in the form of labels."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Mean loss against labels, to be trained by; of classes, a share of each label spread over all of them."""
+
+    @abstractmethod
+    def soft_loss(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        """Mean loss against the dense network's outputs, to be trained by."""
+
+
+class OfClasses(Objective):
+    """Outputs are logits ``[n, classes]``, labels are class numbers ``[n]``."""
+
+    def measured(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> float:
+        if self.name == "cross_entropy":
+            return float(functional.cross_entropy(outputs, labels))
+        if self.name == "kl":
+            return float(self.soft_loss(outputs, reference))
+        guesses = outputs.topk(5).indices if self.name == "top5" else outputs.argmax(1, keepdim=True)
+        return float((guesses == labels[:, None]).any(1).double().mean())
+
+    def distances(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        return divergences(outputs, reference)
+
+    def answers(self, reference: Tensor) -> Tensor:
+        return reference.argmax(1)
+
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        return functional.cross_entropy(outputs, labels, label_smoothing=smoothing)
+
+    def soft_loss(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        found, wanted = (functional.log_softmax(each, 1) for each in (outputs, reference))
+        return functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+
+class OfValues(Objective):
+    """Outputs and labels are numbers ``[n, …]``.
+
+    Args:
+        task: with its metric.
+        reference: outputs of the dense network that tell how much they vary, ``[n, …]``.
+    """
+
+    def __init__(self, task: Task, reference: Tensor) -> None:
+        super().__init__(task)
+        rows = reference.double().flatten(1) if reference.dim() > 1 else reference.double()[:, None]
+        variance, size = (float(each.square().sum(1).mean()) for each in (rows - rows.mean(0), rows))
+        self._spread = variance or size or 1.0  # of outputs that are all alike, or all 0, there is no share to take
+        # As a share of the variance, training takes the same steps whatever the unit; of small values it would take too large
+        # ones in the last layer, whose weights are as small.
+        self._unit = max(self._spread / rows.shape[1], 1.0)
+
+    def measured(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> float:
+        if self.name == "relative_error":
+            return float((outputs - reference).norm() / reference.norm().clamp_min(torch.finfo(torch.float64).tiny))
+        apart = outputs - labels.reshape(outputs.shape)
+        return float(apart.abs().mean() if self.name == "mae" else apart.square().mean())
+
+    def distances(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        apart = (outputs.double() - reference.double()).square()
+        return (apart.flatten(1).sum(1) if apart.dim() > 1 else apart) / self._spread
+
+    def answers(self, reference: Tensor) -> Tensor:
+        return reference
+
+    def loss(self, outputs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        return functional.mse_loss(outputs, labels.reshape(outputs.shape).to(outputs)) / self._unit
+
+    def soft_loss(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        return functional.mse_loss(outputs, reference) / self._unit
 
 
 @torch.inference_mode()

@@ -20,13 +20,58 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Task(Strict):
-    """What the network is for, hence how it is scored."""
+METRICS_OF: dict[str, tuple[str, ...]] = {
+    "classification": ("top1", "top5", "cross_entropy"),
+    "regression": ("mse", "mae"),
+    "label_free": ("agreement", "kl", "relative_error"),
+    "custom": ("custom_score", "custom_error"),
+}
+"""By ``task.type``, what may be reported; the first is reported unless another one is asked for."""
 
-    type: Literal["classification"] = Field(
+
+class Task(Strict):
+    """What the network is for, hence what is reported and what a search maximises."""
+
+    type: Literal["classification", "regression", "label_free", "custom"] = Field(
         "classification",
-        description="Top-1 accuracy is reported; searched by −KL to the dense network at the best temperature.",
+        description="Searched by nearness to the dense network's outputs: of classes, −KL at the best temperature; of values, "
+        "minus the squared distance as a share of their variance. label_free needs no labels at all. custom is reported "
+        "by code of your own.",
     )
+    metric: (
+        Literal["top1", "top5", "cross_entropy", "mse", "mae", "agreement", "kl", "relative_error"]
+        | Literal["custom_score", "custom_error"]
+        | None
+    ) = Field(
+        None,
+        description="What is reported. classification: top1, top5 or cross_entropy; regression: mse or mae; label_free, all "
+        "against the dense network's outputs: agreement or kl of classes, relative_error of anything. null: the first of "
+        "them, but relative_error where outputs are no classes. custom: custom_score (higher is better) or custom_error.",
+    )
+    code: str | None = Field(
+        None,
+        max_length=2**14,
+        description="Of a custom task: Python that defines metric(outputs, labels), which returns a number, and maybe "
+        "loss(outputs, labels), which returns a tensor to train by. Refused unless the operator allows it.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_metric(cls, given: Any) -> Any:
+        """Without labels it depends on the network as well; see ``workers.tasks.resolved``."""
+        if isinstance(given, dict) and given.get("metric") is None:
+            kind = given.get("type", "classification")
+            if kind in ("classification", "regression", "custom"):
+                return {**given, "metric": METRICS_OF[kind][0]}
+        return given
+
+    @model_validator(mode="after")
+    def _of_its_type(self) -> Self:
+        if self.metric is not None and self.metric not in METRICS_OF[self.type]:
+            raise ValueError(f"{self.type} reports {', '.join(METRICS_OF[self.type])}, not {self.metric}")
+        if (self.type == "custom") != (self.code is not None):
+            raise ValueError("code and type custom go together")
+        return self
 
 
 class Budget(Strict):
@@ -77,6 +122,31 @@ class PrunerChoice(Strict):
     round_to: int = Field(1, ge=1, description="Widths are multiples of this where the layer's own width is.")
 
 
+class Recipe(Strict):
+    """How networks are trained: the winner, and candidates where those are."""
+
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9 and weight decay 1e-4.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="The highest; it falls to 0 along a cosine. null: 0.02 for sgd, 0.001 for adamw."
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises to it.")
+    augment: tuple[Literal["flips", "crops"], ...] = Field(
+        (), description="Training images are mirrored at random, or shifted by up to an eighth of their size."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of a label that is spread over all classes.")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The winner's weights are a running average that keeps this share a step; 0: the last ones.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="The winner's training ends behind so many epochs in a row without progress on the search split.",
+    )
+
+
 class Recovery(Strict):
     """What is done to a pruned network before it is judged, and to the winner in the end."""
 
@@ -99,6 +169,7 @@ class Recovery(Strict):
         "as trials. null: 4 if final_epochs is set and max_trials is 40 or more, otherwise none.",
     )
     distill: bool = Field(True, description="Train towards the dense network's outputs, not the labels alone.")
+    recipe: Recipe = Recipe()
 
 
 class Limits(Strict):
@@ -133,6 +204,12 @@ class Resources(Strict):
     )
 
 
+class Exports(Strict):
+    """Formats of the best network beside ``.pt2``, ``.safetensors`` and the recipe, which are always there."""
+
+    onnx: bool = Field(True, description="ONNX, if all of the network's operators have one there; checked in onnxruntime.")
+
+
 class JobSpec(Strict):
     """Everything a job states besides the model and the data themselves."""
 
@@ -143,4 +220,5 @@ class JobSpec(Strict):
     recovery: Recovery = Recovery()
     limits: Limits = Limits()
     resources: Resources = Resources()
+    exports: Exports = Exports()
     seed: int = Field(0, ge=0, lt=2**31)

@@ -1,24 +1,38 @@
-"""Training a pruned network: SGD with momentum, towards the dense network's outputs or the labels."""
+"""Training a pruned network, towards the dense network's outputs or the labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from workers.data import Split, as_input
 from workers.device import CPU, Fitting, pieces, sent
+from workers.quality import Objective
+from workers.spec import Recipe
 
 _BATCH = 64  # small enough for a few thousand images to give many steps
-_LEARNING_RATE = 0.02  # a fifth of what these networks are trained with: the weights are good already
-_MOMENTUM = 0.9
-_WEIGHT_DECAY = 1e-4  # He et al. 2016
+# A fifth of what such networks are trained with by SGD, and AdamW's usual: the weights are good already.
+_LEARNING_RATES = {"sgd": 0.02, "adamw": 0.001}
+_MOMENTUM, _WEIGHT_DECAY = 0.9, 1e-4  # He et al. 2016
+_ADAMW_DECAY = 0.01  # Loshchilov and Hutter 2019
+_SHIFT = 8  # crops move by an eighth of the image at most: the 4 of 32 pixels of He et al. 2016
 _SOFT_SHARE = 0.9  # of the loss that follows the dense network's outputs; the labels keep the rest (Hinton et al. 2015)
+
+
+class Progress(TypedDict):
+    """Where a trainer is, beside its network's weights."""
+
+    optimizer: dict[str, Any]
+    generator: Tensor
+    done: int
 
 
 class Trainer:
@@ -28,45 +42,57 @@ class Trainer:
         module: the pruned network, or one that is being pruned.
         dense: the network it came from, the teacher where ``distill`` is set.
         train: images to learn from.
-        distill: learn from the dense network's outputs, and a little from the labels; otherwise from the labels alone.
+        objective: says what a loss is.
+        recipe: the optimiser, its learning rate, and what is done to images and labels.
+        distill: learn from the dense network's outputs, and a little from the labels; otherwise from the labels alone. Without
+            labels there are those outputs alone.
         seed: of the order of the images, and of dropout.
         done: steps that the network was trained for before; what follows sees other images.
 
     Attributes:
-        optimizer: SGD with momentum, its learning rate constant unless somebody schedules it.
+        optimizer: its learning rate is constant unless somebody schedules it.
         steps: of the optimiser in an epoch.
         done: steps so far.
     """
 
     def __init__(
-        self, module: nn.Module, dense: fx.GraphModule, train: Split, *, distill: bool, seed: int, done: int = 0
+        self,
+        module: nn.Module,
+        dense: fx.GraphModule,
+        train: Split,
+        objective: Objective,
+        recipe: Recipe,
+        *,
+        distill: bool,
+        seed: int,
+        done: int = 0,
     ) -> None:
         self._module = module
         self._dense = dense
         self._train = train
+        self._objective = objective
+        self._recipe = recipe
         self._distill = distill
         self._device = next((parameter.device for parameter in module.parameters()), CPU)
         self._fitting = Fitting()
         self.done = done
         self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, done)).generate_state(1)[0]))
-        self.optimizer = torch.optim.SGD(
-            module.parameters(), _LEARNING_RATE, _MOMENTUM, weight_decay=_WEIGHT_DECAY, nesterov=True
-        )
+        self.optimizer = _optimizer(module, recipe)
         # A last batch of a single image is left out: BatchNorm needs two values to take a variance of.
         self.steps = len(train) // _BATCH + (len(train) % _BATCH > 1)
 
-    def epoch(self, scheduler: LRScheduler | None = None) -> float:
+    def epoch(self, after_step: Callable[[], None] | None = None) -> float:
         """One pass over the images in a random order; see ``train``."""
-        return self.train(self.steps, scheduler)
+        return self.train(self.steps, after_step)
 
-    def train(self, steps: int, scheduler: LRScheduler | None = None) -> float:
+    def train(self, steps: int, after_step: Callable[[], None] | None = None) -> float:
         """So many steps over the images in a random order, in another one from each pass to the next.
 
         Leaves the network in eval mode.
 
         Args:
             steps: of the optimiser.
-            scheduler: moves on behind every step.
+            after_step: called behind every step.
 
         Returns:
             The mean loss.
@@ -83,54 +109,94 @@ class Trainer:
                 chosen = order[start : start + _BATCH]
                 losses.append((self._step(chosen), len(chosen)))
                 images += len(chosen)
-                if scheduler is not None:
-                    scheduler.step()
+                if after_step is not None:
+                    after_step()
         self.done += steps
         self._module.eval()
         return sum(float(loss) * count for loss, count in losses) / images  # waits for a device once, here
 
+    def progress(self) -> Progress:
+        """With which, and the network's weights, ``resume`` goes on in another process."""
+        return Progress(optimizer=self.optimizer.state_dict(), generator=self._generator.get_state(), done=self.done)
+
+    def resume(self, progress: Progress) -> None:
+        """Goes on where that was taken."""
+        self.optimizer.load_state_dict(progress["optimizer"])
+        self._generator.set_state(progress["generator"])
+        self.done = progress["done"]
+
+    def falling(self, steps: int, at: int = 0) -> LambdaLR:
+        """A learning rate that rises for the recipe's warm-up and then falls to 0 along a cosine, within so many steps.
+
+        ``at`` says how many of them are over.
+        """
+        rising = self._recipe.warmup * steps
+
+        def share(step: int) -> float:
+            if step < rising:
+                return (step + 1) / (rising + 1)
+            return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
+
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = _learning_rate(self._recipe)
+        return LambdaLR(self.optimizer, share, last_epoch=at - 1)
+
     def _step(self, chosen: NDArray[np.int64]) -> Tensor:
-        loss = self._fitting(lambda most: self._learn(chosen, most), len(chosen))
+        some = self._train.at(chosen)
+        images = sent(_augmented(as_input(some.x), self._recipe.augment, self._generator), self._device)
+        labels = None if not self._objective.learns_labels or some.labels is None else sent(some.labels, self._device)
+        loss = self._fitting(lambda most: self._learn(images, labels, most), len(chosen))
         self.optimizer.step()
         return loss
 
-    def _learn(self, chosen: NDArray[np.int64], most: int) -> Tensor:
+    def _learn(self, images: Tensor, labels: Tensor | None, most: int) -> Tensor:
         """Gradients of the mean loss, and that loss; in pieces of at most ``most`` images, over which BatchNorm averages."""
         self.optimizer.zero_grad()
-        images, labels = as_input(self._train.x[chosen]), torch.tensor(self._train.y[chosen])
-        images, labels = sent(images, self._device), sent(labels, self._device)
-        total = torch.zeros((), device=self._device)
-        for x, y in zip(pieces(images, most), pieces(labels, most), strict=True):
-            loss = self._loss(x, y) * (len(y) / len(chosen))
+        parts, total = pieces(images, most), torch.zeros((), device=self._device)
+        for x, y in zip(parts, [None] * len(parts) if labels is None else pieces(labels, most), strict=True):
+            loss = self._loss(x, y) * (len(x) / len(images))
             loss.backward()
             total += loss.detach()
         return total
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
         outputs = self._module(images)
-        loss = functional.cross_entropy(outputs, labels)
-        if not self._distill:
-            return loss
+        if labels is not None and not self._distill:
+            return self._objective.loss(outputs, labels, self._recipe.label_smoothing)
         with torch.no_grad():
-            target = functional.log_softmax(self._dense(images), 1)
-        soft = functional.kl_div(functional.log_softmax(outputs, 1), target, reduction="batchmean", log_target=True)
-        return _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * loss
+            wanted = self._dense(images)
+        soft = self._objective.soft_loss(outputs, wanted)
+        if labels is None:
+            return soft
+        return _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * self._objective.loss(outputs, labels, self._recipe.label_smoothing)
 
 
 def short_tune(trainer: Trainer, steps: int) -> None:
-    """Trains in place for some steps, with a learning rate that falls to 0 along a cosine."""
-    trainer.train(steps, torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, steps))
+    """Trains in place for some steps, with the recipe's learning rate."""
+    trainer.train(steps, trainer.falling(steps).step)
 
 
-def fine_tune(trainer: Trainer, epochs: int, progress: Callable[[str], None]) -> None:
-    """Trains in place, with a learning rate that falls to 0 along a cosine.
+def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    rate = _learning_rate(recipe)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(module.parameters(), rate, weight_decay=_ADAMW_DECAY)
+    return torch.optim.SGD(module.parameters(), rate, _MOMENTUM, weight_decay=_WEIGHT_DECAY, nesterov=True)
 
-    Args:
-        trainer: a fresh one.
-        epochs: passes over the images.
-        progress: told one line after each of them.
-    """
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, epochs * trainer.steps)
-    for epoch in range(epochs):
-        loss = trainer.epoch(schedule)
-        progress(f"Fine-tuning: epoch {epoch + 1} of {epochs}, loss {loss:.4f}.")
+
+def _learning_rate(recipe: Recipe) -> float:
+    return _LEARNING_RATES[recipe.optimizer] if recipe.learning_rate is None else recipe.learning_rate
+
+
+def _augmented(images: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Images ``[n, channels, height, width]``, each mirrored or shifted as is drawn for it; borders are 0."""
+    count = len(images)
+    if "flips" in kinds:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    if "crops" in kinds:
+        height, width = images.shape[2:]
+        reach = max(1, min(height, width) // _SHIFT)
+        down, right = torch.randint(2 * reach + 1, (2, count), generator=generator)
+        padded = functional.pad(images, [reach] * 4)
+        images = padded.unfold(2, height, 1).unfold(3, width, 1)[torch.arange(count), :, down, right]
+    return images

@@ -61,6 +61,7 @@ class _Builder:
                 raise InvalidInput(
                     "model", None, f"calls {node.target} with arguments that do not fit ({reason(error)})"
                 ) from error
+            created.meta["module"] = node.module
             if isinstance(node.outputs, str):
                 self._values[node.outputs] = created
             else:

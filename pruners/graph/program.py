@@ -56,13 +56,15 @@ class Ref:
 class Node:
     """One operator call: ``args`` may hold ``Ref`` at any depth.
 
-    ``outputs`` are the names it defines: a string for one value, a tuple for several.
+    ``outputs`` are the names it defines: a string for one value, a tuple for several. ``module`` is the path of the module in
+    whose ``forward`` the call stands, as far as the file says.
     """
 
     target: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: str | tuple[str, ...]
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,7 @@ class _Reader:
                 raise TypeError(f"{target} of something that is no number")
             if len(numbers) != (1 if operator is ops.ARITHMETIC["neg"] else 2):
                 raise ValueError(f"{target} of {len(numbers)} numbers")
-            return Node(operator, numbers, {}, self._results(raw["outputs"]))
+            return Node(operator, numbers, {}, self._results(raw["outputs"]), _caller(raw))
         given = {_get(entry, "name", str): self._argument(entry["arg"]) for entry in raw["inputs"]}
         operator, args, kwargs = ops.bind(operator, given)
         root = self._roots.get(args[0].name) if args and isinstance(args[0], Ref) else None
@@ -264,7 +266,7 @@ class _Reader:
         outputs = self._results(raw["outputs"])
         if root is not None and any(result.alias_info is not None for result in operator._schema.returns):
             self._roots.update(dict.fromkeys((outputs,) if isinstance(outputs, str) else outputs, root))
-        return Node(operator, args, kwargs, outputs)
+        return Node(operator, args, kwargs, outputs, _caller(raw))
 
     def _results(self, outputs: list[dict[str, Any]]) -> str | tuple[str, ...]:
         names: list[str] = []
@@ -346,6 +348,13 @@ class _Reader:
         if name not in self._defined:
             raise _bad(f"uses the value {quote(name)} before it is defined; export it again")
         return Ref(name)
+
+
+def _caller(raw: dict[str, Any]) -> str:
+    """The path in the last entry of a node's stack of modules, ``key,path,class;key,path,class``; it is for people alone."""
+    stack = raw.get("metadata", {}).get("nn_module_stack", "")
+    _, _, rest = stack.rpartition(";")[2].partition(",")
+    return str(rest.rpartition(",")[0])
 
 
 def _structure(spec: dict[str, Any], leaves: Iterator[Any]) -> Any:

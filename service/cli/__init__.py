@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.cli import catalogue, jobs, local, operator
+from service.cli import access, catalogue, jobs, local, operator
 from service.cli.command import make_app
 
 app = make_app(
@@ -18,7 +18,7 @@ SECATEUR_URL and SECATEUR_TOKEN say which server; without them it is the one
 on this machine. Whatever shows something takes --json. Exit code: 0
 succeeded, 1 failed or refused, 2 wrong usage, 130 interrupted.""",
 )
-for group in (local, jobs, catalogue, operator):
+for group in (local, jobs, catalogue, access, operator):
     group.register(app)
 
 

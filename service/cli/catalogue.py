@@ -1,4 +1,4 @@
-"""Commands that list what a job may choose: searchers, pruners."""
+"""Commands that list what a job may choose: models and data sets that were uploaded, searchers, pruners."""
 
 from __future__ import annotations
 
@@ -9,8 +9,20 @@ from service.cli.command import Json, command, write_json
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
+    command(app, "models")(models)
+    command(app, "datasets")(datasets)
     command(app, "searchers")(searchers)
     command(app, "pruners")(pruners)
+
+
+def models(as_json: Json = False) -> None:
+    """Lists the models that were uploaded, the newest first."""
+    _show_uploads("models", as_json)
+
+
+def datasets(as_json: Json = False) -> None:
+    """Lists the data sets that were uploaded, the newest first."""
+    _show_uploads("datasets", as_json)
 
 
 def searchers(as_json: Json = False) -> None:
@@ -21,6 +33,19 @@ def searchers(as_json: Json = False) -> None:
 def pruners(as_json: Json = False) -> None:
     """Lists the pruning criteria and schedules and their parameters."""
     _show("pruners", as_json)
+
+
+def _show_uploads(kind: str, as_json: bool) -> None:
+    from service.client import Client
+
+    with Client() as client:
+        found = list(client.models() if kind == "models" else client.datasets())
+    if as_json:
+        write_json(found)
+        return
+    from service.cli.tables import show_uploads
+
+    show_uploads(found)
 
 
 def _show(kind: str, as_json: bool) -> None:

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     command(app, "cancel")(cancel)
     command(app, "delete")(delete)
     command(app, "pull", _PULL)(pull)
+    command(app, "report", _REPORT)(report)
 
 
 _SUBMIT = """\
@@ -39,13 +40,19 @@ _SUBMIT = """\
   secateur submit net.pt2 --data d.npz --budget macs=0.3 --watch \\
       --searcher fixed --pruner agp --pruner-param epochs=10
 
+  secateur submit net.pt2 --data d.tar --task label_free --budget macs=0.5
+
 MODEL.pt2 comes from torch.export.save with a dynamic batch dimension;
-DATA.npz holds x_train, y_train, x_test, y_test and optionally x_val, y_val."""
+DATA is an .npz archive of x_train, y_train, x_test, y_test and optionally
+x_val, y_val, a .parquet file of image and label, or a .tar of class
+folders. Large files go in parts; the same command goes on where it broke off."""
 
 
 def submit(
     model: Annotated[Path, typer.Argument(metavar="MODEL.pt2", exists=True, dir_okay=False, help="An exported network.")],
-    data: Annotated[Path, Option(metavar="DATA.npz", exists=True, dir_okay=False, help="Images and labels.")],
+    data: Annotated[
+        Path, Option(metavar="DATA", exists=True, dir_okay=False, help="Inputs and labels: .npz, .parquet or .tar.")
+    ],
     budget: Annotated[
         str,
         Option(
@@ -53,6 +60,15 @@ def submit(
             help="What the network may cost in macs or params: below 1 a share of the dense network, else a maximum.",
         ),
     ],
+    task: Annotated[
+        str | None, Option(metavar="TYPE", help="classification, regression, label_free for data without labels, or custom.")
+    ] = None,
+    metric: Annotated[
+        str | None, Option(help="What to report: top1, top5, cross_entropy; mse, mae; agreement, kl, relative_error.")
+    ] = None,
+    code: Annotated[
+        Path | None, Option(metavar="FILE.py", exists=True, dir_okay=False, help="Of a custom task: metric and maybe loss.")
+    ] = None,
     searcher: Annotated[str | None, Option(help="How to search; see 'secateur searchers'.")] = None,
     param: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="The searcher's parameter; repeatable.")] = None,
     warm_start: Annotated[
@@ -74,6 +90,7 @@ def submit(
     """Uploads a network and its data and has it pruned to the budget."""
     spec = {
         "name": name,
+        "task": _given(type=task, metric=metric, code=code and code.read_text(encoding="utf-8")),
         "budget": parse_budget(budget),
         "searcher": _given(name=searcher, params={**parse_params(param or []), **_given(warm_start=warm_start)}),
         "pruner": _given(name=pruner, params=parse_params(pruner_param, "--pruner-param") if pruner_param else None),
@@ -144,12 +161,13 @@ def trials(job: JobId, as_json: Json = False) -> None:
 
     with Client() as client:
         found = list(client.trials(job))
-    if as_json:
-        write_json(found)
-        return
+        if as_json:
+            write_json(found)
+            return
+        shown = client.job(job)
     from service.cli.tables import show_trials
 
-    show_trials(found)
+    show_trials(shown, found)
 
 
 def stop(job: JobId, as_json: Json = False) -> None:
@@ -172,16 +190,23 @@ def cancel(job: JobId, as_json: Json = False) -> None:
     _control("cancel", job, as_json)
 
 
-def delete(job: JobId, as_json: Json = False) -> None:
-    """Forgets a job that has ended, with its trials. 'secateur gc' then frees its files' space."""
+def delete(
+    kept: Annotated[str, typer.Argument(metavar="ID", help="Of a job, a model or a data set, as they are listed.")],
+    as_json: Json = False,
+) -> None:
+    """Forgets a job that has ended, with its trials, or a model or data set that no job has.
+
+    'secateur gc' then frees its files' space.
+    """
     from service.client import Client
 
     with Client() as client:
-        client.delete(job)
+        forget = {"model": client.delete_model, "dataset": client.delete_dataset}.get(kept.partition("-")[0], client.delete)
+        forget(kept)
     if as_json:
-        write_json({"deleted": job})
+        write_json({"deleted": kept})
     else:
-        typer.echo(f"{job} is deleted")
+        typer.echo(f"{kept} is deleted")
 
 
 def _control(what: str, job: str, as_json: bool) -> None:
@@ -206,7 +231,7 @@ A broken download goes on where it ended when the command is run again."""
 def pull(
     job: JobId,
     output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="[JOB.pt2, …]")] = None,
-    format: Annotated[Format, Option(help="recipe is the widths as JSON.")] = Format.PT2,
+    format: Annotated[Format, Option(help="recipe: what was removed, as JSON.")] = Format.PT2,
     as_json: Json = False,
 ) -> None:
     """Downloads a job's best network and verifies its sha256."""
@@ -215,6 +240,27 @@ def pull(
     with Client() as client:
         target = output or Path(Path(f"{job}.{format.extension}").name)  # never another folder, whatever was typed
         path = client.download(job, format.value, target)
+    if as_json:
+        write_json({"path": str(path), "size": path.stat().st_size})
+    else:
+        typer.echo(f"{path} ({path.stat().st_size:,} bytes)")
+
+
+_REPORT = """\
+  secateur report JOB
+  secateur report JOB -o half.html"""
+
+
+def report(
+    job: JobId,
+    output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="[JOB.html]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Downloads a finished job's report: one HTML file with its figures, plots and how to load the network."""
+    from service.client import Client
+
+    with Client() as client:
+        path = client.report(job, output or Path(Path(f"{job}.html").name))
     if as_json:
         write_json({"path": str(path), "size": path.stat().st_size})
     else:

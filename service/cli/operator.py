@@ -61,7 +61,10 @@ def gc(
     grace_hours: Annotated[float, typer.Option(min=0, help="Younger files stay, whoever refers to them.")] = 24.0,
     as_json: Json = False,
 ) -> None:
-    """Deletes stored files that no model, data set or job has, uploads that broke off, and what ended jobs left."""
+    """Deletes stored files that no model, data set or job has, uploads that broke off, and what ended jobs left.
+
+    Idempotency keys older than a week are forgotten, and audit entries older than a year.
+    """
     from service.database import Database
     from service.retention import collect
     from service.store import Store
@@ -72,10 +75,12 @@ def gc(
         freed = collect(database, Store(settings.store_dir), settings.data_dir, grace_hours * 3600)
     finally:
         database.close()
+    forgotten = {"idempotency_keys": freed.idempotency_keys, "audit_entries": freed.audit_entries}
     if as_json:
-        write_json({"files": freed.files, "bytes": freed.size, "folders": freed.folders})
+        write_json({"files": freed.files, "bytes": freed.size, "folders": freed.folders, **forgotten})
     else:
         typer.echo(f"{freed.files} files ({freed.size:,} bytes) and {len(freed.folders)} folders of ended jobs are deleted")
+        typer.echo(f"{freed.idempotency_keys} idempotency keys and {freed.audit_entries} audit entries are forgotten")
 
 
 def upgrade(

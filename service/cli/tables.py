@@ -10,14 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from service.client.progress import best_text, budget_text
+from service.client.progress import best_text, budget_text, number_text
 
 Json = dict[str, Any]
 
 _INDENT = "    "
 
 _FIGURES = (
-    ("accuracy", "metric", "{:.4f}"),
     ("MACs", "macs", "{:,}"),
     ("parameters", "params", "{:,}"),
     ("latency, ms", "latency_ms", "{:.3f}"),
@@ -27,13 +26,13 @@ _FIGURES = (
 
 def show_jobs(jobs: Sequence[Json]) -> None:
     """One line per job."""
-    table = _table("job", "name", "state", "trials>", "accuracy>", "budget>")
-    table.columns[0].no_wrap = True
+    table = _table("job", "name", "state", "trials>", "result", "budget")
+    table.columns[0].no_wrap = table.columns[2].no_wrap = True
     for job in jobs:
         progress, best = job["progress"], job["best"]
-        accuracy = "" if best is None else f"{best['metric']:.4f}"
+        result = "" if best is None else f"{job['metric']['name']} {number_text(best['metric'])}"
         budget = budget_text(job["spec"]["budget"])
-        table.add_row(job["id"], job["name"], job["state"], f"{progress['finished']}/{progress['planned']}", accuracy, budget)
+        table.add_row(job["id"], job["name"], job["state"], f"{progress['finished']}/{progress['planned']}", result, budget)
     _print(table if jobs else "There are no jobs yet; make one with 'secateur submit'.")
 
 
@@ -47,23 +46,24 @@ def show_job(job: Json) -> None:
     _print(f"best    {best_text(job)}")
     if job["baseline"] is not None and job["best"] is not None:
         table = _table("", "dense>", "pruned>", "ratio>")
+        metric, figures = job["metric"], [job[network]["metric"] for network in ("baseline", "best")]
+        table.add_row(f"{metric['title']} ({metric['better']} is better)", *map(number_text, figures), "")
         for title, name, form in _FIGURES:
             dense, pruned = job["baseline"][name], job["best"][name]
-            ratio = "" if name == "metric" or not dense else f"{pruned / dense:.3f}"
-            table.add_row(title, form.format(dense), form.format(pruned), ratio)
+            table.add_row(title, form.format(dense), form.format(pruned), f"{pruned / dense:.3f}" if dense else "")
         _print(table)
 
 
-def show_trials(trials: Sequence[Json]) -> None:
-    """One line per trial."""
-    table = _table("trial>", "state", "score>", "accuracy>", "MACs>", "params>", "s>", "note")
+def show_trials(job: Json, trials: Sequence[Json]) -> None:
+    """One line per trial of a job."""
+    table = _table("trial>", "state", "score>", f"{job['metric']['name']}>", "MACs>", "params>", "s>", "note")
     for trial in trials:
         outcome = trial["outcome"] or {}
         table.add_row(
             str(trial["number"]),
             trial["state"],
             _number(outcome.get("score"), "{:.4g}"),
-            _number(outcome.get("metric"), "{:.4f}"),
+            "" if outcome.get("metric") is None else number_text(outcome["metric"]),
             _number(outcome.get("macs"), "{:,}"),
             _number(outcome.get("params"), "{:,}"),
             _number(trial["evaluate_seconds"], "{:.1f}"),
@@ -103,6 +103,44 @@ def show_algorithms(algorithms: Sequence[Json]) -> None:
         for name, schema in algorithm["params"].get("properties", {}).items():
             default = f" [{schema['default']}]" if "default" in schema else ""
             _wrapped(f"{name}{default}: {schema.get('description', schema.get('type', ''))}", _INDENT)
+
+
+def show_uploads(uploads: Sequence[Json]) -> None:
+    """One line per model or data set."""
+    table = _table("id", "name", "bytes>", "uploaded")
+    table.columns[0].no_wrap = True
+    for upload in uploads:
+        table.add_row(upload["id"], upload["name"], f"{upload['size']:,}", upload["created_at"][:16])
+    _print(table if uploads else "Nothing was uploaded yet.")
+
+
+def show_keys(keys: Sequence[Json]) -> None:
+    """One line per key."""
+    table = _table("key", "user", "scope", "name", "last used")
+    table.columns[0].no_wrap = True
+    for key in keys:
+        used = "revoked" if key["revoked_at"] else (key["last_used_at"] or "never")[:16]
+        table.add_row(key["id"], key["user"], key["scope"], key["name"], used)
+    _print(table if keys else "There are no keys yet; make one with 'secateur keys create'.")
+
+
+def show_users(users: Sequence[Json]) -> None:
+    """One line per user: what they have of what they may have."""
+    table = _table("user", "jobs>", "trials>", "bytes>")
+    for user in users:
+        pairs = [(user["usage"][name], user[f"max_{name}"]) for name in ("jobs", "trials", "bytes")]
+        table.add_row(user["name"], *(f"{used:,}" if most is None else f"{used:,} of {most:,}" for used, most in pairs))
+    _print(table)
+
+
+def show_audit(entries: Sequence[Json]) -> None:
+    """One line per call."""
+    table = _table("entry>", "at", "user", "from", "call", "answer>", "made")
+    for entry in entries:
+        call = f"{entry['method']} {entry['path']}"
+        place = entry["address"] or ""
+        table.add_row(str(entry["id"]), entry["at"][:19], entry["user"], place, call, str(entry["status"]), entry["made"] or "")
+    _print(table if entries else "Nothing was done yet.")
 
 
 def _table(*headings: str) -> Table:

@@ -16,11 +16,21 @@ class Format(StrEnum):
     PT2 = "pt2"
     SAFETENSORS = "safetensors"
     RECIPE = "recipe"
+    ONNX = "onnx"
 
     @property
     def extension(self) -> str:
         """Of a file in this form."""
         return "json" if self is Format.RECIPE else self.value
+
+
+def parse_limit(option: str, text: str) -> int | None:
+    """A number, or ``none`` for no limit; raises ``InvalidInput``."""
+    if text == "none":
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInput(option, text, "is no limit; give a whole number, or none")
+    return int(text)
 
 
 def parse_budget(text: str) -> dict[str, Any]:

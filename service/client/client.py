@@ -15,6 +15,7 @@ import httpx2
 from service.client.connection import Connection
 from service.client.download import download
 from service.client.job import Job
+from service.client.upload import upload
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,8 @@ class Client:
         Args:
             model: stays as it is; its copy is exported in eval mode.
             example_input: ``[batch, ...]``, one input of the network; any batch size.
-            data: ``x_train, y_train, x_test, y_test`` and optionally ``x_val, y_val``, or an ``.npz`` file of them.
+            data: ``x_train, y_train, x_test, y_test`` and optionally ``x_val, y_val`` (no ``y`` at all for a task without
+                labels), or an ``.npz``, ``.parquet`` or ``.tar`` file.
             budget: such as ``{"metric": "macs", "ratio": 0.5}``.
             spec: any other field of ``POST /jobs``: ``name="half"``, ``searcher={"name": "auto"}``, …
 
@@ -83,8 +85,27 @@ class Client:
             return self._upload("/models", Path(file.name), name or "model")
 
     def upload_dataset(self, path: str | Path, name: str | None = None) -> dict[str, Any]:
-        """Uploads an ``.npz`` file; its id, splits and shape. ``name`` defaults to the file's."""
+        """Uploads an ``.npz``, ``.parquet`` or ``.tar`` file; its id, splits and shape. ``name`` defaults to the file's.
+
+        A large one is sent in parts; one that broke off goes on where it ended when it is uploaded again.
+        """
         return self._upload("/datasets", Path(path), name)
+
+    def models(self) -> Iterator[dict[str, Any]]:
+        """All models, newest first."""
+        return self._pages("/models")
+
+    def datasets(self) -> Iterator[dict[str, Any]]:
+        """All data sets, newest first."""
+        return self._pages("/datasets")
+
+    def delete_model(self, model_id: str) -> None:
+        """Forgets a model that no job has."""
+        self._connection.json("DELETE", f"/models/{quote(model_id, safe='')}")
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Forgets a data set that no job has."""
+        self._connection.json("DELETE", f"/datasets/{quote(dataset_id, safe='')}")
 
     def create_job(self, spec: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
         """Creates a job from the JSON of ``POST /jobs``. ``dry_run`` makes none and returns what it would do."""
@@ -132,10 +153,14 @@ class Client:
 
         Args:
             job_id: a job that has succeeded.
-            format: ``pt2``, ``safetensors`` or ``recipe``.
+            format: ``pt2``, ``safetensors``, ``recipe`` or ``onnx``.
             path: replaced if there is one.
         """
         return download(self._connection, f"{_job_path(job_id)}/checkpoint", {"format": format}, Path(path))
+
+    def report(self, job_id: str, path: str | Path) -> Path:
+        """Pulls a finished job's report, one HTML file, into the file ``path``, replaced if there is one."""
+        return download(self._connection, f"{_job_path(job_id)}/report", {}, Path(path))
 
     def searchers(self) -> list[dict[str, Any]]:
         """The search algorithms with their parameters."""
@@ -144,6 +169,38 @@ class Client:
     def pruners(self) -> list[dict[str, Any]]:
         """The pruning criteria with their parameters."""
         return list(self._pages("/pruners"))
+
+    def me(self) -> dict[str, Any]:
+        """Whose key this is, its scope, and what its user has and may have."""
+        return self._call("GET", "/me")
+
+    def create_key(self, user: str, scope: str = "submit", name: str | None = None) -> dict[str, Any]:
+        """Makes an API key, for the administrator; ``["key"]`` is to be had this once.
+
+        Where the answer was lost and the call repeated, ``keys`` lists one that nobody knows: revoke it.
+        """
+        body = {"user": user, "scope": scope, **({} if name is None else {"name": name})}
+        return self._call("POST", "/keys", body=body)
+
+    def keys(self) -> Iterator[dict[str, Any]]:
+        """All API keys, newest first, for the administrator."""
+        return self._pages("/keys")
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """Makes an API key useless, at once and for good."""
+        return self._call("DELETE", f"/keys/{quote(key_id, safe='')}")
+
+    def users(self) -> Iterator[dict[str, Any]]:
+        """All users with what they have and may have, for the administrator."""
+        return self._pages("/users")
+
+    def set_quotas(self, user: str, quotas: Mapping[str, int | None]) -> dict[str, Any]:
+        """Sets some of ``max_jobs``, ``max_trials`` and ``max_bytes``; ``None`` is no limit."""
+        return self._call("PATCH", f"/users/{quote(user, safe='')}", body=quotas)
+
+    def audit(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """What users asked to be changed, oldest first, behind the entry of that number."""
+        return self._pages("/audit", after=str(after))
 
     def close(self) -> None:
         """Ends the open connections; leaving a ``with`` block does it too."""
@@ -156,15 +213,14 @@ class Client:
         self.close()
 
     def _upload(self, path: str, file: Path, name: str | None) -> dict[str, Any]:
-        headers = {"Content-Type": "application/octet-stream"}
-        return self._call("POST", path, params={"name": name or file.stem}, upload=file, headers=headers)
+        return upload(self._connection, path, file, name or file.stem)
 
     def _call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._connection.json(method, path, **request)
         return answer
 
-    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
-        params = {"limit": _PAGE}
+    def _pages(self, path: str, **params: str) -> Iterator[dict[str, Any]]:
+        params["limit"] = _PAGE
         while True:
             page = self._call("GET", path, params=params)
             yield from page["items"]

@@ -82,12 +82,12 @@ class Connection:
         path: str,
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        upload: Path | None = None,
+        upload: Path | bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Calls and returns the answer's JSON, ``None`` if it has none.
 
-        ``body`` is sent as JSON, or the file ``upload`` is streamed as it is.
+        ``body`` is sent as JSON, or ``upload`` as it is, a file streamed.
 
         Raises:
             RequestRefused: an answer other than success.
@@ -178,13 +178,13 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[BinaryIO | None]:
+def _opened(upload: Path | bytes | None) -> Iterator[BinaryIO | bytes | None]:
     """The file from its beginning: each attempt sends it whole."""
-    if path is None:
-        yield None
-    else:
-        with open(path, "rb") as file:
+    if isinstance(upload, Path):
+        with open(upload, "rb") as file:
             yield file
+    else:
+        yield upload
 
 
 def _reason(error: httpx2.TransportError) -> str:

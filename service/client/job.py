@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruners.errors import JobFailed
+from pruners.errors import InvalidInput, JobFailed
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.fx import GraphModule
 
     from service.client.client import Client
@@ -66,6 +68,10 @@ class Job:
         """Pulls the best network into a file; see ``Client.download``."""
         return self.client.download(self.id, format, path)
 
+    def report(self, path: str | Path) -> Path:
+        """Pulls the report, one HTML file; see ``Client.report``."""
+        return self.client.report(self.id, path)
+
     def checkpoint(self) -> GraphModule:
         """The best network: real ``nn`` modules under their original names, in eval mode, ready to train or export.
 
@@ -76,3 +82,22 @@ class Job:
 
         with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
             return build_module(read_program(self.download(Path(folder) / "best.pt2")))
+
+    def apply(self, model: nn.Module, attributes: Mapping[str, Mapping[str, Any]] | None = None) -> nn.Module:
+        """The best network as an object of your own class, in eval mode; ``model`` itself is left as it is.
+
+        Args:
+            model: of the architecture that the job pruned; its weights do not matter.
+            attributes: of modules by their paths, numbers in your code that count channels: ``{"layer2.0": {"pad": 4}}``.
+
+        Raises:
+            InvalidInput: it is of another one, or there are such numbers and ``attributes`` does not say them.
+        """
+        from service.client.apply_recipe import apply_recipe
+
+        with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+            recipe, weights = (self.download(Path(folder) / form, form) for form in ("recipe", "safetensors"))
+            try:
+                return apply_recipe(model, recipe, weights, attributes)
+            except ValueError as error:
+                raise InvalidInput("model", type(model).__name__, f"cannot be shrunk as job {self.id} did: {error}") from error

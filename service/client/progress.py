@@ -45,11 +45,21 @@ def best_text(job: dict[str, Any]) -> str:
     if best is not None:
         budget = job["spec"]["budget"]
         what = "weights" if budget["metric"] == "sparsity" else budget["metric"]
-        return f"accuracy {best['metric']:.4f}, {100 * best['budget_ratio']:.1f} % of {what}"
+        return f"{metric_text(job, best['metric'])}, {100 * best['budget_ratio']:.1f} % of {what}"
     if progress["best_score"] is None:
         return "none" if job["state"] in ENDED else "none yet"
     metric = progress.get("best_metric")
-    return f"score {progress['best_score']:.4g}" + (f", accuracy {metric:.4f}" if metric is not None else "")
+    return f"score {progress['best_score']:.4g}" + (f", {metric_text(job, metric)}" if metric is not None else "")
+
+
+def metric_text(job: dict[str, Any], value: float) -> str:
+    """A figure of the job's metric with its name: ``top-1 accuracy 0.9700``."""
+    return f"{job['metric']['title']} {number_text(value)}"
+
+
+def number_text(value: float) -> str:
+    """A metric in digits that tell something, whatever its unit."""
+    return f"{value:.4f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"
 
 
 def _follow(client: Client, job_id: str) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 SQLite raises "database is locked" at once when a transaction that has read turns to writing while another one writes;
 no timeout helps there. So a write begins with ``BEGIN IMMEDIATE``, which waits its turn.
+
+What belongs to one user is found by nobody else: ``Database.of`` is the database as a user sees it, and each of its queries for
+rows that have an owner asks for that user's alone. What hangs on such a row (a job's trials) is reached through it.
 """
 
 from __future__ import annotations
@@ -9,15 +12,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker, with_loader_criteria
 
+from service.database.tables import ADMIN, Owned
 from service.problems import StorageFull, Unavailable
 
 BUSY_MILLISECONDS = 60_000  # a write waits this long for its turn; ours take milliseconds, backups may take seconds
@@ -39,24 +44,41 @@ class DatabaseAway(Unavailable):
     """
 
 
+class _UserSession(Session):
+    """A session whose ``info`` names the ``owner`` of what it adds and, in ``sees``, the one of what it finds (None: all)."""
+
+
 class Database:
-    """The database at a SQLAlchemy URL; an SQLite file's folder is made if it is not there."""
+    """The database at a SQLAlchemy URL; an SQLite file's folder is made if it is not there.
+
+    Attributes:
+        owner: whose the rows are that it adds.
+    """
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
-        self._readers = sessionmaker(self.engine)
-        self._writers = sessionmaker(self.engine.execution_options(immediate=True), expire_on_commit=False)
+        self.owner = ADMIN
+        self._sees: str | None = None
+        self._readers = sessionmaker(self.engine, class_=_UserSession)
+        writers = self.engine.execution_options(immediate=True)
+        self._writers = sessionmaker(writers, class_=_UserSession, expire_on_commit=False)
+
+    def of(self, owner: str, sees_all: bool = False) -> Self:
+        """The same database as a user sees it; an administrator sees what all users have."""
+        view = copy(self)
+        view.owner, view._sees = owner, None if sees_all else owner
+        return view
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session whose changes are thrown away; raises ``DatabaseAway``."""
-        with _in_a_sentence(), self._readers() as session:
+        with _in_a_sentence(), self._readers(info=self._info) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction: committed at the end, undone by an exception; raises ``DatabaseAway`` and ``StorageFull``."""
-        with _in_a_sentence(), self._writers.begin() as session:
+        with _in_a_sentence(), self._writers(info=self._info) as session, session.begin():
             yield session
 
     def check(self) -> None:
@@ -67,6 +89,31 @@ class Database:
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
+
+    @property
+    def _info(self) -> dict[str, Any]:
+        return {"owner": self.owner, "sees": self._sees}
+
+
+@event.listens_for(_UserSession, "do_orm_execute")
+def _find_own_rows(state: ORMExecuteState) -> None:
+    owner = state.session.info["sees"]
+    if owner is not None and state.is_select:
+        own = with_loader_criteria(Owned, lambda table: table.owner == owner, include_aliases=True)
+        state.statement = state.statement.options(own)
+
+
+@event.listens_for(_UserSession, "before_flush")
+def _own_new_rows(session: Session, *_: object) -> None:
+    for row in session.new:
+        if isinstance(row, Owned):
+            row.owner = row.owner or session.info["owner"]
+
+
+def alone(connection: Connection, lock: int) -> None:
+    """Until the transaction ends, no other one gets beyond its call with the same lock; a writer to SQLite is alone anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 
 def now(session: Session) -> datetime:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Connection
 
-from service.database.engine import Database
+from service.database.engine import Database, alone
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 
@@ -28,10 +30,28 @@ def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str
     """
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))  # ConfigParser reads % as a reference
-    with database.engine.execution_options(immediate=True).begin() as connection:
-        if connection.dialect.name == "postgresql":  # SQLite's write lock is taken already
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+    with _reshaping(database) as connection:
+        alone(connection, _ADVISORY_LOCK)
         before = MigrationContext.configure(connection).get_current_revision()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         return before, MigrationContext.configure(connection).get_current_revision()
+
+
+@contextmanager
+def _reshaping(database: Database) -> Iterator[Connection]:
+    """A transaction in which tables may be replaced, as SQLite changes one: references to the old one must not forbid it."""
+    with database.engine.execution_options(immediate=True).connect() as connection:
+        if connection.dialect.name != "sqlite":
+            with connection.begin():
+                yield connection
+            return
+        driver = connection.connection.cursor()  # what SQLAlchemy runs is in a transaction, where this pragma does nothing
+        driver.execute("PRAGMA foreign_keys=OFF")
+        try:
+            with connection.begin():
+                yield connection
+                if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                    raise RuntimeError("a migration broke a reference between tables")
+        finally:
+            driver.execute("PRAGMA foreign_keys=ON")

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -29,6 +30,11 @@ from workers.spec import SCORING
 ID_LENGTH = 40  # characters: prefix, 16 of time, 8 random, with room
 NAME_LENGTH = 200  # characters: longer names are cut off by every table anyway
 SHA256_LENGTH = 64  # hexadecimal digits
+USER_LENGTH = 40  # characters: a name, not an address
+KEY_LENGTH = 255  # characters of an Idempotency-Key: a UUID has 36, a URL fits
+
+ADMIN = "admin"
+"""The user that ``SECATEUR_TOKEN`` is of; there from the first migration on."""
 
 
 def new_id(prefix: str) -> str:
@@ -73,11 +79,61 @@ class Base(DeclarativeBase):
     }
 
 
-class Uploaded:
+class User(Base):
+    """Somebody who has models, data sets and jobs, and may have so many: ``null`` is no limit."""
+
+    __tablename__ = "users"
+
+    name: Mapped[str] = mapped_column(String(USER_LENGTH), primary_key=True)
+    max_jobs: Mapped[int | None] = mapped_column(Integer)
+    max_trials: Mapped[int | None] = mapped_column(BigInteger)
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ApiKey(Base):
+    """What a user calls with. ``sha256`` is of its secret, which is kept nowhere; a revoked key's row stays for the record."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user: Mapped[str] = mapped_column(ForeignKey("users.name"))
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    scope: Mapped[str] = mapped_column(String(20))
+    sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """A call that was to change something: whose, from where, and what it was answered. It refers to nothing: it lasts."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+    user: Mapped[str] = mapped_column(String(USER_LENGTH))
+    key_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    address: Mapped[str | None] = mapped_column(Text)
+    method: Mapped[str] = mapped_column(String(10))
+    path: Mapped[str] = mapped_column(Text)
+    status: Mapped[int] = mapped_column(Integer)
+    made: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
+
+
+class Owned:
+    """Rows of one user's, which no other user's session finds: ``service.database.engine`` sees to that."""
+
+    owner: Mapped[str] = mapped_column(ForeignKey("users.name"), server_default=ADMIN)
+
+
+class Uploaded(Owned):
     """Columns of what a user uploads: a name, the file in the store, and what its inspection found."""
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH), unique=True)
+    sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
     size: Mapped[int] = mapped_column(BigInteger)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
     inspection: Mapped[dict[str, Any]]
@@ -88,15 +144,20 @@ class Model(Uploaded, Base):
     """A trained network; ``inspection`` as ``workers.inspection.inspect_model`` returns it."""
 
     __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("owner", "sha256", name="uq_models_owner"),)
 
 
 class Dataset(Uploaded, Base):
-    """Images and labels; ``inspection`` as ``workers.inspection.inspect_dataset`` returns it."""
+    """Inputs and labels; ``inspection`` as ``workers.formats.convert.convert`` returns it.
+
+    With it goes ``arrays``: the sha256 of the file of arrays in the store, which is what jobs read.
+    """
 
     __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("owner", "sha256", name="uq_datasets_owner"),)
 
 
-class Job(Base):
+class Job(Owned, Base):
     """A request to prune a model, and how far it has come. Its state changes in ``service.jobs.states`` alone.
 
     ``attempt`` is the fencing token: it grows with each process that is started for the job, and only the newest may
@@ -106,6 +167,7 @@ class Job(Base):
     """
 
     __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_owner_id", "owner", "id"),)
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
@@ -123,11 +185,21 @@ class Job(Base):
     sequence: Mapped[int] = mapped_column(Integer, default=0)
     baseline: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     best: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
-    request_sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """An ``Idempotency-Key`` that a user sent, by what its request says, and the job that it made."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(ForeignKey("users.name"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(KEY_LENGTH), primary_key=True)
+    request_sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class Attempt(Base):
@@ -167,6 +239,7 @@ class Trial(Base):
     __table_args__ = (
         # Holds all that ``service.jobs.summary`` reads, so that it never reads the plans beside them.
         Index("ix_trials_summary", "job_id", "state", "score", "number", "metric", "macs", "params", "size_bytes"),
+        Index("ix_trials_state_seconds", "state", "evaluate_seconds"),  # likewise for ``service.metrics``
     )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)

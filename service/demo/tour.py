@@ -117,7 +117,7 @@ def _reload(checkpoint: Path, images: np.ndarray[Any, Any], folder: Path) -> flo
 def _report(console: Console, job: dict[str, Any], difference: float) -> None:
     baseline, best = job["baseline"], job["best"]
     rows = [
-        ("accuracy on the test images", "metric", "{:.2%}"),
+        (f"{job['metric']['title']} on the test images", "metric", "{:.2%}"),
         ("MACs", "macs", "{:,}"),
         ("parameters", "params", "{:,}"),
         ("latency of one image, ms", "latency_ms", "{:.3f}"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from pruners.errors import InvalidInput
+from service.body import JSON_BYTES, announced_size, limited, read_json, strict_json
 from service.context import Context
 from service.datasets.repository import datasets
 from service.jobs.schemas import JobRequest
@@ -23,7 +22,6 @@ from service.problems import TooLarge, WrongMediaType
 from service.uploads import received_part, register
 from workers.plan import refusal
 
-JSON_BYTES = 2**20  # a job's JSON; a config_list that names 10,000 layers takes half of it
 FORM = "multipart/form-data"
 
 
@@ -41,31 +39,12 @@ async def read_request(request: Request, context: Context) -> JobRequest:
             return await _from_form(form, context)
     if media_type != "application/json":
         raise WrongMediaType(f"A job is sent as application/json or {FORM}, not as {media_type[:80]!r}.")
-    body = b"".join([chunk async for chunk in _limited(request, JSON_BYTES)])
-    return _validated(strict_json("body", body))
+    return _validated(await read_json(request, context.settings))
 
 
 def fingerprint(request: JobRequest) -> str:
     """The same for two requests that ask for the same: what an ``Idempotency-Key`` is compared by."""
     return hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-
-
-def strict_json(field: str, text: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8 whose numbers are all finite; raises ``InvalidInput``."""
-
-    def finite(number: str) -> float:
-        value = float(number)
-        if not math.isfinite(value):
-            raise ValueError(f"{number} is no finite number")
-        return value
-
-    try:
-        value = json.loads(text.decode(), parse_float=finite, parse_constant=finite)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(field, None, f"is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidInput(field, value, "is not a JSON object; send {…}")
-    return value
 
 
 async def _from_form(form: FormData, context: Context) -> JobRequest:
@@ -108,7 +87,9 @@ async def _form(request: Request, context: Context) -> AsyncGenerator[FormData]:
     """The form, spooled to temporary files that are gone at the end."""
     settings = context.settings
     most = settings.max_model_bytes + settings.max_dataset_bytes + 2 * JSON_BYTES  # the second for the parts' headers
-    parser = MultiPartParser(request.headers, _limited(request, most), max_files=3, max_fields=3, max_part_size=JSON_BYTES)
+    announced_size(request, "body", most)
+    body = limited(request, context.settings, most)
+    parser = MultiPartParser(request.headers, body, max_files=3, max_fields=3, max_part_size=JSON_BYTES)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -117,12 +98,3 @@ async def _form(request: Request, context: Context) -> AsyncGenerator[FormData]:
         yield form
     finally:
         await form.close()
-
-
-async def _limited(request: Request, most: int) -> AsyncGenerator[bytes]:
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most:
-            raise TooLarge("body", most)
-        yield chunk

@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar
 
 import structlog
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from pruners.errors import SecateurError
 from searchers.base import Asked, Given, Outcome, Proposal, Record, Told, Training
@@ -92,7 +92,8 @@ class DatabaseLog(JobLog):
     def record(self) -> Sequence[Record]:
         def read() -> Sequence[Trial]:
             with self._database.read() as session:
-                return session.scalars(select(Trial).where(Trial.job_id == self._job_id)).all()
+                # A plan is the longest part of a row, for people alone.
+                return session.scalars(select(Trial).where(Trial.job_id == self._job_id).options(defer(Trial.plan))).all()
 
         trials = patiently(read)
         entries: list[tuple[int, Record]] = []
@@ -183,6 +184,7 @@ class DatabaseLog(JobLog):
             announce(session, job, "trial", {"number": proposal_id, "state": "running"})
 
         self._write(change)
+        log.info("trial_started", trial=proposal_id)
 
     def lost(self, proposal_id: int, reason: str) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
@@ -193,6 +195,7 @@ class DatabaseLog(JobLog):
             announce(session, job, "trial", {"number": proposal_id, "state": "pending", "reason": reason})
 
         self._write(change, also_pausing=True)
+        log.warning("trial_lost", trial=proposal_id, reason=reason)
 
     def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
         for figure in (outcome.score, outcome.metric):
@@ -213,6 +216,7 @@ class DatabaseLog(JobLog):
             announce(session, job, "trial", {"number": proposal_id, "state": trial.state, **asdict(outcome)})
 
         self._write(change, also_pausing=True)  # nothing that is finished is lost
+        log.info("trial_told", trial=proposal_id, score=outcome.score, error=outcome.error, seconds=evaluate_seconds)
 
     def finishing(self) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
@@ -223,8 +227,8 @@ class DatabaseLog(JobLog):
 
         self._write(change)
 
-    def progress(self, message: str) -> None:
-        self._write(lambda session, job, _: announce(session, job, "progress", {"message": message}))
+    def progress(self, message: str, **figures: float) -> None:
+        self._write(lambda session, job, _: announce(session, job, "progress", {"message": message, **figures}))
 
     def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
         blobs = [(artefact.format, self._store.put_file(artefact.path)) for artefact in artefacts]

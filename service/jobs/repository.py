@@ -4,58 +4,86 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.database import Database, now
-from service.database.tables import Attempt, Checkpoint, Event, Job, Trial, is_id
+from service.database import Database, alone, now
+from service.database.tables import Attempt, Checkpoint, Dataset, Event, IdempotencyKey, Job, Model, Trial, is_id
 from service.jobs.states import AFTER_LOSS, ENDS, LIVE, UNWANTED, IllegalMove, State, announce, locked, move
 from service.jobs.summary import Summary, summaries
 from service.pages import newest_first, oldest_first
 from service.problems import Conflict, KeyReused, NotFound
+from service.users.quotas import QuotaUsedUp, admit_job
 
 MOST_LOSSES = 10
 """Processes that a job may lose in a row without a new result: a machine may go down and up some times, but not for ever."""
 
+log = structlog.get_logger()
+
+_STARTING_LOCK = 0x5EC474  # taken while jobs are counted and one is started
+
+
+@dataclass(frozen=True)
+class Once:
+    """An ``Idempotency-Key`` and what the request that carries it says, as a sha256."""
+
+    key: str
+    request_sha256: str
+
 
 class JobRepository:
-    """The jobs' rows."""
+    """The jobs' rows: those of the database's owner, or all of them where it sees all."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def created_with(self, key: str, request_sha256: str) -> Job | None:
-        """The job that this ``Idempotency-Key`` made; raises ``KeyReused`` if that was another request."""
+    def made_by(self, once: Once) -> Job | None:
+        """The job that this user's ``Idempotency-Key`` made; raises ``KeyReused`` if that was another request."""
         with self._database.read() as session:
-            job = session.scalar(select(Job).where(Job.idempotency_key == key))
-        if job is not None and job.request_sha256 != request_sha256:
+            known = session.get(IdempotencyKey, (self._database.owner, once.key))
+            job = None if known is None else session.get_one(Job, known.job_id)
+        if known is not None and known.request_sha256 != once.request_sha256:
             raise KeyReused(
-                f"Idempotency-Key {key!r} made job {job.id} from a different request; send another key for a new job."
+                f"Idempotency-Key {once.key!r} made job {known.job_id} from a different request; send another for a new job."
             )
         return job
 
-    def add(self, job: Job, given: Sequence[Trial] = ()) -> Job:
+    def add(self, job: Job, given: Sequence[Trial] = (), once: Once | None = None) -> Job:
         """Queues a new job with the trials that an earlier one gave it.
 
         Where its ``Idempotency-Key`` has made one meanwhile, that one is returned.
+
+        Raises:
+            QuotaUsedUp: its owner has as many jobs or trials as they may.
+            NotFound: its model or its data set was deleted meanwhile.
         """
         try:
             with self._database.write() as session:
                 job.sequence = len(given)
+                admit_job(session, self._database.owner, job.planned_trials)
+                for table, kind, upload in ((Model, "model", job.model_id), (Dataset, "dataset", job.dataset_id)):
+                    if session.get(table, upload, with_for_update={"read": True}) is None:  # deleted since it was looked at
+                        raise NotFound(kind, upload)
                 session.add(job)
                 session.flush()
+                if once is not None:
+                    owner, key, said = self._database.owner, once.key, once.request_sha256
+                    session.add(IdempotencyKey(owner=owner, key=key, request_sha256=said, job_id=job.id))
                 for trial in given:
                     trial.job_id = job.id
                     session.add(trial)
                 announce(session, job, "state", {"state": job.state, "reason": None, "attempt": 0})
-        except IntegrityError:
-            earlier = job.idempotency_key and self.created_with(job.idempotency_key, job.request_sha256)
+        except (IntegrityError, QuotaUsedUp):
+            earlier = once and self.made_by(once)
             if not earlier:
                 raise
             return earlier
+        log.info("job_queued", job=job.id, owner=job.owner)  # and by which request, which the log line has by itself
         return job
 
     def get(self, job_id: str) -> Job:
@@ -85,11 +113,17 @@ class JobRepository:
             moment = now(session)
             return [(job, attempt, moment - attempt.seen_at) for job, attempt in session.execute(found)]
 
-    def start(self, job_id: str, cluster: str) -> Job | None:
-        """Begins an attempt at a queued job on a Ray; ``None`` if it is not queued any more."""
+    def start(self, job_id: str, cluster: str, most: int) -> Job | None:
+        """Begins an attempt at a queued job on a Ray.
+
+        Returns:
+            The job; ``None`` if it is not queued any more, or if ``most`` are live, counted while no other service starts one.
+        """
         with self._database.write() as session:
+            alone(session.connection(), _STARTING_LOCK)
             job = locked(session, job_id)
-            if job.state != State.QUEUED:
+            live = session.scalars(select(func.count()).select_from(Job).where(Job.state.in_(LIVE))).one()
+            if job.state != State.QUEUED or live >= most:
                 return None
             self._begin(session, job, cluster)
             return job
@@ -192,7 +226,7 @@ class JobRepository:
             job = locked(session, job_id)
             if job.state not in ENDS:
                 raise Conflict(f"Job {job.id} is {job.state}; cancel it before it is deleted.")
-            for table in (Attempt, Trial, Checkpoint, Event):
+            for table in (IdempotencyKey, Attempt, Trial, Checkpoint, Event):
                 session.execute(delete(table).where(table.job_id == job_id))
             session.delete(job)
 
@@ -222,6 +256,12 @@ class JobRepository:
         with self._database.read() as session:
             latest = session.scalars(select(Event).where(Event.id.in_(said.group_by(Event.job_id))))
             return {event.job_id: str(event.data["message"]) for event in latest}
+
+    def progress_of(self, job_id: str) -> Sequence[Event]:
+        """All that the job said about its work, oldest first."""
+        said = select(Event).where(Event.job_id == job_id, Event.type == "progress").order_by(Event.id)
+        with self._database.read() as session:
+            return session.scalars(said).all()
 
     def trials(self, job_id: str, limit: int, after: str | None) -> tuple[Sequence[Trial], str | None]:
         """A page of a job's trials in the order of asking; raises ``NotFound``."""

@@ -8,22 +8,25 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from pruners.errors import InvalidInput
 from service.context import Context, InContext
-from service.database.tables import Job, Trial, new_id
+from service.database.tables import KEY_LENGTH, Job, Trial, new_id
 from service.datasets.repository import datasets
 from service.jobs import validation
 from service.jobs.bodies import FORM, fingerprint, read_request
-from service.jobs.repository import JobRepository
+from service.jobs.repository import JobRepository, Once
 from service.jobs.schemas import CheckpointView, EventView, JobRequest, JobView, PlanView, TrialView
-from service.jobs.states import IllegalMove, State
+from service.jobs.states import ENDS, IllegalMove, State
+from service.jobs.stream import stream
 from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
 from service.jobs.warm_start import earlier_trials
 from service.models.repository import models
-from service.pages import After, Limit, Page
-from service.problems import Conflict, NotFound, TooLarge, WrongMediaType, documented
+from service.pages import CURSOR, After, Limit, Page
+from service.problems import BadRange, Conflict, KeyReused, NotFound, documented
+from service.uploads import REFUSALS
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -31,10 +34,12 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        pattern=r"^[\x21-\x7e]{1,255}$",
-        description="Of your making; the same key with the same request returns the job that the first one made.",
+        pattern=rf"^[\x21-\x7e]{{1,{KEY_LENGTH}}}$",
+        description="Of your making; for a week at least, the same key with the same request returns the job that the first "
+        "one made, and with another request it is refused.",
     ),
 ]
+EVENT_STREAM = "text/event-stream"
 MAX_NUMBER = 2**31 - 1  # of a trial: the largest integer of its column
 
 
@@ -44,9 +49,10 @@ class Format(StrEnum):
     PT2 = "pt2"
     SAFETENSORS = "safetensors"
     RECIPE = "recipe"
+    ONNX = "onnx"
 
 
-_EXTENSIONS = {Format.PT2: "pt2", Format.SAFETENSORS: "safetensors", Format.RECIPE: "json"}
+_EXTENSIONS = {Format.PT2: "pt2", Format.SAFETENSORS: "safetensors", Format.RECIPE: "json", Format.ONNX: "onnx"}
 _MEDIA_TYPES = {Format.RECIPE: "application/json"}
 
 _BODY: dict[str, Any] = {
@@ -60,14 +66,24 @@ _BODY: dict[str, Any] = {
                     "required": ["model", "data", "job"],
                     "properties": {
                         "model": {"type": "string", "format": "binary", "description": "A `.pt2` file."},
-                        "data": {"type": "string", "format": "binary", "description": "An `.npz` file."},
-                        "job": {"type": "string", "description": "The JSON without `model` and `dataset`."},
+                        "data": {"type": "string", "format": "binary", "description": "As for `POST /datasets`."},
+                        "job": {
+                            "type": "string",
+                            "description": "The JSON without `model` and `dataset`.",
+                            "examples": ['{"budget": {"metric": "macs", "ratio": 0.5}}'],
+                        },
                     },
                 }
             },
         },
     }
 }
+
+
+_LINKED = (
+    *("get_job", "get_trials", "get_events", "get_checkpoints", "get_checkpoint", "get_report"),
+    *("pause_job", "resume_job", "stop_job", "cancel_job", "delete_job"),
+)  # calls that a new job's id is for
 
 
 @router.post(
@@ -77,7 +93,9 @@ _BODY: dict[str, Any] = {
     openapi_extra=_BODY,
     responses={
         200: {"model": PlanView, "description": "`dry_run`: what the job would do."},
-        **documented(NotFound, TooLarge, WrongMediaType),
+        202: {"links": {name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in _LINKED}},
+        **REFUSALS,
+        **documented(NotFound, InvalidInput, KeyReused),
     },
 )
 async def post_job(
@@ -92,11 +110,11 @@ async def post_job(
     if dry_run:
         planned = await _plan(sent, context)
         return Response(planned.view.model_dump_json(), media_type="application/json")
-    jobs, print_ = JobRepository(context.database), fingerprint(sent)
-    job = await run_in_threadpool(jobs.created_with, key, print_) if key else None
+    jobs, once = JobRepository(context.database), Once(key, fingerprint(sent)) if key else None
+    job = await run_in_threadpool(jobs.made_by, once) if once else None
     if job is None:
         planned = await _plan(sent, context)
-        job = await run_in_threadpool(jobs.add, _new_job(sent, planned, key, print_), planned.given)
+        job = await run_in_threadpool(jobs.add, _new_job(sent, planned), planned.given, once)
         context.dispatcher.wake()
     response.headers["Location"] = f"/jobs/{job.id}"
     return await run_in_threadpool(_view, jobs, job)
@@ -131,11 +149,43 @@ def get_trial(job_id: str, number: Annotated[int, Path(ge=0, le=MAX_NUMBER)], co
     return trial_view(JobRepository(context.database).trial(job_id, number))
 
 
-@router.get("/{job_id}/events", responses=documented(NotFound))
-def get_events(job_id: str, context: InContext, limit: Limit = 100, after: After = None) -> Page[EventView]:
-    """What happened to a job, oldest first; ask again with `after` set to the last id for what is new."""
-    rows, following = JobRepository(context.database).events(job_id, limit, after)
-    return Page(items=[event_view(event) for event in rows], next=following)
+@router.get(
+    "/{job_id}/events",
+    response_model=Page[EventView],
+    responses={
+        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        204: {"description": "As a stream: the job has ended, and there is nothing behind `Last-Event-ID`."},
+        **documented(NotFound),
+    },
+)
+async def get_events(
+    request: Request,
+    job_id: str,
+    context: InContext,
+    limit: Limit = 100,
+    after: After = None,
+    last_event_id: Annotated[
+        str | None, Header(pattern=CURSOR, description="Of a stream that broke off: where it goes on, in place of `after`.")
+    ] = None,
+) -> Any:
+    """What happened to a job, oldest first; ask again with `after` set to the last id for what is new.
+
+    With `Accept: text/event-stream` the events are sent as they happen, until the job has ended.
+    """
+    jobs = JobRepository(context.database)
+    if EVENT_STREAM not in request.headers.get("accept", ""):
+        rows, following = await run_in_threadpool(jobs.events, job_id, limit, after)
+        return Page(items=[event_view(event) for event in rows], next=following)
+    seen = last_event_id or after or "0"
+    missed, _ = await run_in_threadpool(jobs.events, job_id, 1, seen)  # refuses what is no cursor before the stream begins
+    job = await run_in_threadpool(jobs.get, job_id)
+    if not missed and job.state in ENDS:
+        return Response(status_code=204)
+    return StreamingResponse(
+        stream(jobs, context.watch, job_id, int(seen)),
+        media_type=EVENT_STREAM,
+        headers={"X-Accel-Buffering": "no"},  # a proxy that gathers an answer before it passes it on would gather for ever
+    )
 
 
 @router.get("/{job_id}/checkpoints", responses=documented(NotFound))
@@ -150,7 +200,7 @@ def get_checkpoints(job_id: str, context: InContext) -> Page[CheckpointView]:
     response_class=FileResponse,
     responses={
         206: {"description": "The `Range` that was asked for."},
-        **documented(NotFound, Conflict),
+        **documented(NotFound, Conflict, BadRange),
     },
 )
 def get_checkpoint(job_id: str, context: InContext, format: Format = Format.PT2) -> FileResponse:
@@ -221,28 +271,30 @@ class _Plan:
 
 async def _plan(sent: JobRequest, context: Context) -> _Plan:
     pruners = await context.catalogue.pruners()
+    if sent.task.code is not None and not context.settings.allow_code:
+        problem = "runs code of its sender's, which this server does not; ask its operator for SECATEUR_ALLOW_CODE"
+        raise InvalidInput("task.type", "custom", problem)
 
     def check() -> _Plan:
         model = models(context.database).get(sent.model)
         dataset = datasets(context.database).get(sent.dataset)
         view = validation.plan(sent.spec(), model.inspection, dataset.inspection, pruners)
-        given = earlier_trials(sent.spec(), model, dataset, JobRepository(context.database))
+        spec = sent.spec().model_copy(update={"task": view.task})
+        given = earlier_trials(spec, model, dataset, JobRepository(context.database))
         return _Plan(view.model_copy(update={"given_trials": len(given)}), model.name, given)
 
     return await run_in_threadpool(check)
 
 
-def _new_job(sent: JobRequest, planned: _Plan, key: str | None, request_sha256: str) -> Job:
+def _new_job(sent: JobRequest, planned: _Plan) -> Job:
     plan = planned.view
     return Job(
         id=new_id("job"),
         name=sent.name or planned.model_name,
         model_id=sent.model,
         dataset_id=sent.dataset,
-        spec=sent.spec().model_dump(),
+        spec=sent.spec().model_copy(update={"task": plan.task}).model_dump(),
         budget_limit=plan.limit,
         planned_trials=plan.given_trials + plan.planned_trials,
         state=State.QUEUED,
-        idempotency_key=key,
-        request_sha256=request_sha256,
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.database.tables import NAME_LENGTH
 from service.jobs.states import State
 from service.uploads import printable
-from workers.spec import JobSpec
+from workers.spec import JobSpec, Task
 
 EXAMPLE_SPEC: dict[str, Any] = {
+    "task": {"type": "classification", "metric": "top1"},
     "budget": {"metric": "macs", "ratio": 0.5},
     "searcher": {"name": "auto", "params": {}},
     "pruner": {"name": "l1", "params": {}, "config_list": [{"op_types": ["Conv2d"]}], "round_to": 1},
@@ -58,6 +59,7 @@ class PlannedGroup(BaseModel):
 class PlanView(BaseModel):
     """What a job would do: `POST /jobs?dry_run=true`."""
 
+    task: Task = Field(description="As it will be judged, the metric filled in.")
     metric: str = Field(description="The budget's; the three costs are in it.", examples=["macs"])
     dense: int = Field(description="Cost of the network as it is.")
     limit: int = Field(description="The most that the pruned network may cost.")
@@ -71,7 +73,7 @@ class Figures(BaseModel):
     """A finished network, measured."""
 
     trial: int | None = Field(description="null: the dense network.")
-    metric: float = Field(description="Accuracy on the test split, 0…1.")
+    metric: float = Field(description="The task's, on the test split; the job's `metric` says which and which way is better.")
     macs: int
     params: int
     size_bytes: int = Field(description="Of its `.pt2` file: weights, buffers and what describes them.")
@@ -98,8 +100,16 @@ class Progress(BaseModel):
     running: int
     best_trial: int | None = Field(description="The highest score so far among trials within the budget.")
     best_score: float | None
-    best_metric: float | None = Field(description="That trial's accuracy on the search images.")
+    best_metric: float | None = Field(description="That trial's metric on the search inputs.")
     message: str | None = Field(description="What the job said last: an epoch of training, for instance.")
+
+
+class MetricView(BaseModel):
+    """What a job's `metric` figures are."""
+
+    name: str = Field(examples=["top1"])
+    title: str = Field(examples=["top-1 accuracy"], description="For people.")
+    better: Literal["higher", "lower"]
 
 
 class ParetoPoint(BaseModel):
@@ -121,6 +131,7 @@ class JobView(BaseModel):
             "examples": [
                 {
                     "id": "job-18c1b5a0c3d2e1f0a1b2c3d4",
+                    "owner": "alice",
                     "name": "resnet20-half",
                     "model": EXAMPLE_MODEL,
                     "dataset": EXAMPLE_DATASET,
@@ -136,6 +147,7 @@ class JobView(BaseModel):
                         "best_score": None,
                         "best_metric": None,
                     },
+                    "metric": {"name": "top1", "title": "top-1 accuracy", "better": "higher"},
                     "baseline": None,
                     "best": None,
                     "pareto": [],
@@ -151,11 +163,13 @@ class JobView(BaseModel):
     )
 
     id: str
+    owner: str = Field(description="The user whose it is.")
     name: str
     model: str
     dataset: str
     state: State
     reason: str | None = Field(description="Why it failed, was cancelled, paused or stopped, or starts again.")
+    metric: MetricView
     progress: Progress
     baseline: Figures | None = Field(description="The dense network; null until the job succeeded.")
     best: Figures | None = Field(description="The network to pull; null until the job succeeded.")
@@ -182,7 +196,7 @@ class OutcomeView(BaseModel):
     """What came of a trial."""
 
     score: float | None = Field(description="What the search maximises; null: the trial failed.")
-    metric: float | None = Field(description="Accuracy on the search images, 0…1.")
+    metric: float | None = Field(description="The task's, on the search inputs; null: it failed, or ended early.")
     macs: int
     params: int
     size_bytes: int | None = Field(description="Of weights and buffers; null: from before it was recorded.")

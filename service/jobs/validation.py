@@ -12,10 +12,12 @@ from pruners.cost import CostModel
 from pruners.errors import InvalidInput
 from searchers.base import Searcher
 from searchers.space import SearchSpace
+from service.inspection import Kind
 from service.jobs.schemas import PlannedGroup, PlanView
 from service.uploads import stale
 from workers.plan import check_schedule, check_scored, make_searcher, make_space, selected_groups
-from workers.spec import JobSpec, PrunerChoice
+from workers.spec import JobSpec, PrunerChoice, Task
+from workers.tasks import check_task
 from workers.weights import prunes_weights, weight_cost, weight_groups
 
 
@@ -25,7 +27,7 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
     Args:
         spec: as the user sent it.
         model: ``workers.inspection.inspect_model``'s findings.
-        data: ``workers.inspection.inspect_dataset``'s findings.
+        data: what ``workers.formats.convert.convert`` found.
         pruners: the catalogue.
 
     Raises:
@@ -34,10 +36,13 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
     _check_pruner(spec.pruner, pruners)
     if any(pruner["name"] == spec.pruner.name and pruner["schedule"] for pruner in pruners):
         check_schedule(spec)
-    if stale("model", model):
-        raise InvalidInput("model", None, "was inspected by another version of Secateur; upload the same file again")
-    _check_images(model, data)
-    _check_labels(model, data)
+    uploads: tuple[tuple[str, Kind, Mapping[str, Any]], ...] = (("model", "model", model), ("dataset", "data", data))
+    for field, kind, found in uploads:
+        if stale(kind, found):
+            raise InvalidInput(field, None, "was inspected by another version of Secateur; upload the same file again")
+    _check_inputs(model, data)
+    _check_recipe(spec, data)
+    task = check_task(spec, model["outputs"], data)
     if prunes_weights(spec):
         groups, cost = weight_groups(model["layers"]), weight_cost(model["layers"])
     else:
@@ -45,7 +50,7 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
     check_scored(groups, spec)
     space = make_space(groups, cost, spec)
     searcher = make_searcher(space, spec)
-    return _view(spec, groups, space, searcher)
+    return _view(spec, task, groups, space, searcher)
 
 
 def _check_pruner(choice: PrunerChoice, pruners: Sequence[Mapping[str, Any]]) -> None:
@@ -64,28 +69,31 @@ def _check_pruner(choice: PrunerChoice, pruners: Sequence[Mapping[str, Any]]) ->
         raise InvalidInput(field, error.instance, f"is not usable: {error.message}")
 
 
-def _check_images(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+def _check_recipe(spec: JobSpec, data: Mapping[str, Any]) -> None:
+    """Refuses what a training could do to images or labels where there are none."""
+    recipe, task = spec.recovery.recipe, spec.task.type
+    if recipe.augment and len(data["shape"]) != 3:
+        problem = f"is for images [channels, height, width], but the inputs have the shape {data['shape']}; leave it out"
+        raise InvalidInput("recovery.recipe.augment", list(recipe.augment), problem)
+    if recipe.augment and task == "regression":
+        problem = "changes the images, for which the values in the data are none then; leave it out"
+        raise InvalidInput("recovery.recipe.augment", list(recipe.augment), problem)
+    if recipe.label_smoothing and task != "classification":
+        problem = f"is for the labels of a classification, which {task} has not; leave it out"
+        raise InvalidInput("recovery.recipe.label_smoothing", recipe.label_smoothing, problem)
+
+
+def _check_inputs(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     if len(model["inputs"]) != 1:
         count = len(model["inputs"])
-        raise InvalidInput("model", None, f"takes {count} inputs; a classifier of images takes one, export it with one")
+        raise InvalidInput("model", None, f"takes {count} inputs; export it with one")
     wanted, given = model["inputs"][0]["shape"][1:], data["shape"]
     if _matches(wanted, given):
         return
     remedy = "make the arrays in the model's shape"
     if len(given) == 3 and _matches(wanted, [given[2], given[0], given[1]]):
         remedy = "channels come first here: save x.transpose(0, 3, 1, 2)"
-    raise InvalidInput("dataset", None, f"holds images of shape {given}, but the model takes {_show(wanted)}; {remedy}")
-
-
-def _check_labels(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    shapes = [output["shape"] for output in model["outputs"]]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] is None:
-        raise InvalidInput("model", None, "is no classifier: it must return one tensor of shape [batch, classes]")
-    classes, (lowest, highest) = shapes[0][1], data["labels"]
-    if lowest < 0 or highest >= classes:
-        wrong = lowest if lowest < 0 else highest
-        problem = f"has the label {wrong}, but the model's {classes} outputs stand for labels 0 to {classes - 1}"
-        raise InvalidInput("dataset", None, f"{problem}; renumber the labels")
+    raise InvalidInput("dataset", None, f"holds inputs of shape {given}, but the model takes {_show(wanted)}; {remedy}")
 
 
 def _matches(wanted: Sequence[int | None], given: Sequence[int]) -> bool:
@@ -97,7 +105,7 @@ def _show(shape: Sequence[int | None]) -> str:
     return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
 
 
-def _view(spec: JobSpec, groups: Sequence[Mapping[str, Any]], space: SearchSpace, searcher: Searcher) -> PlanView:
+def _view(spec: JobSpec, task: Task, groups: Sequence[Mapping[str, Any]], space: SearchSpace, searcher: Searcher) -> PlanView:
     selected = selected_groups(groups, spec.pruner.config_list)
     least = {group.name: width for group, width in zip(space.groups, space.least, strict=True)}
 
@@ -109,6 +117,7 @@ def _view(spec: JobSpec, groups: Sequence[Mapping[str, Any]], space: SearchSpace
         return None if least[group["name"]] < group["width"] else "it has no smaller width"
 
     return PlanView(
+        task=task,
         metric=space.budget.metric,
         dense=space.cost(space.dense),
         limit=space.budget.limit,

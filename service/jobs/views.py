@@ -13,6 +13,7 @@ from service.jobs.schemas import (
     Figures,
     JobView,
     LossView,
+    MetricView,
     OutcomeView,
     ParetoPoint,
     Progress,
@@ -23,9 +24,10 @@ from service.jobs.schemas import (
 )
 from service.jobs.states import State
 from service.jobs.summary import Scored, Summary
-from workers.spec import JobSpec
+from workers.spec import JobSpec, Task
+from workers.tasks import METRICS
 
-_PARTS = ("trials", "events", "checkpoint", "checkpoints")
+_PARTS = ("trials", "events", "checkpoint", "checkpoints", "report")
 
 
 def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
@@ -34,11 +36,13 @@ def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
     counts = Counts.model_validate(summary.counts)
     return JobView(
         id=job.id,
+        owner=job.owner,
         name=job.name,
         model=job.model_id,
         dataset=job.dataset_id,
         state=State(job.state),
         reason=job.reason,
+        metric=_metric(spec.task),
         progress=_progress(job, summary.best, counts, message),
         baseline=None if job.baseline is None else Figures.model_validate(job.baseline),
         best=None if job.best is None else Figures.model_validate(job.best),
@@ -103,6 +107,12 @@ def checkpoint_views(job: Job, files: Sequence[Checkpoint]) -> list[CheckpointVi
             created_at=files[0].created_at,
         )
     ]
+
+
+def _metric(task: Task) -> MetricView:
+    name = str(task.metric)
+    metric = METRICS[name]
+    return MetricView(name=name, title=metric.title, better="higher" if metric.higher_is_better else "lower")
 
 
 def _progress(job: Job, best: Scored | None, counts: Counts, message: str | None) -> Progress:

@@ -6,13 +6,15 @@ earlier job matters, and every attempt's search is given the same.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pruners.cost import CostModel
 from pruners.errors import InvalidInput
 from service.database.tables import Dataset, Job, Model, Trial
 from service.jobs.repository import JobRepository
 from service.problems import NotFound
 from workers.plan import make_space, ranks_globally
-from workers.spec import SCORING, JobSpec
+from workers.spec import SCORING, JobSpec, Recipe, Recovery
 
 FIELD = "searcher.params.warm_start"
 
@@ -67,12 +69,19 @@ def difference(spec: JobSpec, model: Model, dataset: Dataset, job: Job) -> str |
         return f"has another pruner, {earlier.pruner.name} with {earlier.pruner.params}"
     if ranks_globally(earlier) != ranks_globally(spec):
         return "compared channels otherwise (searcher.params.ranking)"
-    later = {name: getattr(spec.recovery, name) for name in ("final_epochs", "finalists")}
-    if earlier.recovery.model_copy(update=later) != spec.recovery:
+    if _recovery_of_trials(earlier) != _recovery_of_trials(spec):
         return "has another recovery (final_epochs and finalists may differ)"
     if earlier.resources.precision != spec.resources.precision:
         return f"was scored in another precision, {earlier.resources.precision}"
     return f"held out other images, by its seed {earlier.seed}" if earlier.seed != spec.seed else None
+
+
+def _recovery_of_trials(spec: JobSpec) -> Recovery:
+    """The recovery as far as it bears on scores, with one pruner: null and true are the same least squares."""
+    same: dict[str, Any] = {"final_epochs": 0, "finalists": None, "least_squares": spec.recovery.least_squares is not False}
+    if not spec.recovery.short_steps:
+        same["recipe"] = Recipe()
+    return spec.recovery.model_copy(update=same)
 
 
 def _copy(job: Job, trial: Trial, number: int) -> Trial:

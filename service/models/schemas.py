@@ -45,6 +45,7 @@ class ModelView(BaseModel):
             "examples": [
                 {
                     "id": "model-18c1b5a0c3d2e1f0a1b2c3d4",
+                    "owner": "alice",
                     "name": "resnet20",
                     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                     "size": 1118208,
@@ -72,6 +73,7 @@ class ModelView(BaseModel):
     )
 
     id: str
+    owner: str = Field(description="The user whose it is.")
     name: str
     sha256: str
     size: int = Field(description="Bytes of the file.")
@@ -85,5 +87,5 @@ class ModelView(BaseModel):
     @classmethod
     def of(cls, row: Model) -> Self:
         """From its row."""
-        own = {name: getattr(row, name) for name in ("id", "name", "sha256", "size", "created_at")}
+        own = {name: getattr(row, name) for name in ("id", "owner", "name", "sha256", "size", "created_at")}
         return cls.model_validate({**row.inspection, **own})

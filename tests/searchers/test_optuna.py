@@ -122,13 +122,44 @@ class TestAskAndTell:
         assert sorted(run("optuna", of, lambda w: 0.0)) == [(1, 2), (2, 1)]
 
 
+class TestHalving:
+    def test_a_plan_has_to_beat_the_last_of_the_best_third_of_those_that_saw_all_images(self):
+        searcher = optuna(small_space(), halving=3)
+        scores = [-3.0, -1.0, None, -2.0, -6.0, math.nan, -5.0, -4.0]
+        asked = ask(searcher, 8)
+        assert all(proposal.rival is None for proposal in asked), "nothing was told"
+        for proposal, score in zip(asked, scores, strict=True):
+            searcher.tell(proposal.id, Outcome(score, metric=None if score is None else 0.5))
+        rival = ask(searcher, 1)[0].rival
+        assert rival is not None
+        assert (rival.number, rival.bar) == (3, -2.0), "of six"
+
+    def test_a_plan_that_ended_early_is_nobodys_rival(self):
+        searcher = optuna(small_space(), halving=2)
+        for proposal, metric in zip(ask(searcher, 3), [0.5, None, 0.5], strict=True):
+            searcher.tell(proposal.id, Outcome(-float(proposal.id), metric))
+        rival = ask(searcher, 1)[0].rival
+        assert rival is not None
+        assert rival.number == 0
+        searcher = optuna(small_space(), halving=2)
+        for proposal in ask(searcher, 3):
+            searcher.tell(proposal.id, Outcome(-1.0))
+        assert ask(searcher, 1)[0].rival is None
+
+    def test_without_it_every_plan_sees_all_images(self):
+        searcher = optuna(small_space())
+        for proposal in ask(searcher, 5):
+            searcher.tell(proposal.id, Outcome(-1.0, 0.5))
+        assert ask(searcher, 1)[0].rival is None
+
+
 class TestParameters:
     def test_a_sampler_whose_package_is_missing_is_refused(self, monkeypatch):
         monkeypatch.setattr(searchers.optuna, "find_spec", lambda name: None)
         with pytest.raises(InvalidInput, match=r"^searcher\.params\.sampler 'cmaes' needs .* pip install cmaes there"):
             optuna(small_space(), sampler="cmaes")
 
-    @pytest.mark.parametrize("params", [{"sampler": "grid"}, {"trials": 0}, {"samples": 3}])
+    @pytest.mark.parametrize("params", [{"sampler": "grid"}, {"trials": 0}, {"samples": 3}, {"halving": 1}])
     def test_parameters_out_of_range(self, params):
         with pytest.raises(ValidationError, match=next(iter(params))):
             parse_params(Optuna, params)

@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.context import Context
 from service.database import Database
 from service.database.migrate import upgrade
 from service.store import Store
 from tests.postgres import Postgres, postgres
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, a_job, make_settings
+
+# By default rich draws every local variable of a trace, which takes seconds.
+_renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _renderer])
 
 
 @pytest.fixture
@@ -66,6 +72,12 @@ def api(tmp_path: Path, inspect: FakeInspect, ray: FakeRay, database_url: str) -
     app = create_app(make_settings(tmp_path / "data", database_url=database_url), inspect=inspect, ray=ray)
     with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         yield client
+
+
+@pytest.fixture
+def context(api: TestClient) -> Context:
+    context: Context = api.app.state.context  # type: ignore[attr-defined]
+    return context
 
 
 @pytest.fixture

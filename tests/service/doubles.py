@@ -18,6 +18,7 @@ from service.database.tables import Dataset, Job, Model, new_id
 from service.jobs.folders import clear_folders
 from service.ray_jobs import RayJobs
 from service.settings import Settings
+from workers.formats.convert import VERSION
 
 TOKEN = "a-token-for-tests"
 MODEL, DATA = b"a network", b"images and labels"
@@ -116,11 +117,17 @@ def model_inspection(**changes: Any) -> dict[str, Any]:
 
 def data_inspection(**changes: Any) -> dict[str, Any]:
     return {
+        "version": VERSION,
+        "format": "npz",
+        "split_by": "the arrays' names",
         "splits": {"train": 1000, "test": 300, "val": 0},
         "shape": [1, 8, 8],
         "dtype": "float32",
+        "targets": {"shape": [], "dtype": "int64"},
         "classes": 10,
         "labels": [0, 9],
+        "class_names": None,
+        "arrays": sha256(DATA).hexdigest(),
         **changes,
     }
 
@@ -131,7 +138,7 @@ class FakeInspect:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    async def __call__(self, kind: str, path: Path | None = None) -> dict[str, Any]:
+    async def __call__(self, kind: str, path: Path | None = None, into: Path | None = None) -> dict[str, Any]:
         self.calls.append(kind)
         if path is None:
             return {"pruners": PRUNERS}
@@ -140,6 +147,8 @@ class FakeInspect:
             raise InvalidInput(kind, None, "is not a program archive; export it again")
         if content == b"crash":
             raise RuntimeError("a secret detail")
+        if into is not None:
+            await asyncio.to_thread(into.write_bytes, b"arrays of " + content)
         changes = json.loads(content) if content.startswith(b"{") else {}
         return model_inspection(**changes) if kind == "model" else data_inspection(**changes)
 
@@ -226,7 +235,6 @@ def a_job(**changes: Any) -> tuple[Model, Dataset, Job]:
             "budget_limit": 80_000,
             "planned_trials": 20,
             "state": "queued",
-            "request_sha256": "c" * 64,
             **changes,
         }
     )

@@ -40,6 +40,7 @@ def job_json(state: str, finished: int = 0, reason: str | None = None, job_id: s
         "name": "digits [half]",  # brackets: rich must not take them for markup
         "state": state,
         "reason": reason,
+        "metric": {"name": "top1", "title": "top-1 accuracy", "better": "higher"},
         "progress": {**progress, **best},
         "baseline": BASELINE if done else None,
         "best": BEST if done else None,

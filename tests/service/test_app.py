@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import structlog
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.auth import admin_token
 from service.settings import Settings
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 
-OPEN = {"/livez", "/readyz", "/version"}
+OPEN = {"/livez", "/readyz", "/version"}  # /metrics is too, but from this machine alone
+
+SQLITE = pytest.mark.parametrize("kind", ["sqlite"])  # where the database has no say, one kind of it will do
 
 
 def routes(api: TestClient) -> list[tuple[str, str]]:
@@ -23,6 +28,7 @@ def routes(api: TestClient) -> list[tuple[str, str]]:
     return [(method, path) for path, methods in paths.items() for method in methods]
 
 
+@SQLITE
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic abc", TOKEN, "Bearer tökén".encode()])
 def test_every_route_but_the_open_ones_needs_the_token(api: TestClient, header: str | bytes | None) -> None:
     closed = [(method, path) for method, path in routes(api) if path not in OPEN]
@@ -36,6 +42,7 @@ def test_every_route_but_the_open_ones_needs_the_token(api: TestClient, header: 
         assert refused.headers["content-type"] == "application/problem+json"
 
 
+@SQLITE
 def test_the_open_routes_need_none(api: TestClient) -> None:
     del api.headers["Authorization"]
     assert api.get("/livez").json() == {"status": "ok"}
@@ -60,23 +67,52 @@ def test_readiness_names_what_is_missing(api: TestClient, ray: FakeRay, tmp_path
     assert api.get("/readyz").json()["store"] == {"ok": False, "reason": "The store's folder is gone or not writable."}
 
 
+@SQLITE
 def test_a_fault_of_ours_shows_an_id_and_no_detail(api: TestClient) -> None:
-    answer = api.post("/models", content=b"crash")
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        answer = api.post("/models", content=b"crash")
     assert answer.status_code == 500
+    (trace,) = (entry for entry in logs if entry["event"] == "request_failed")
+    assert trace["request_id"] == answer.headers["x-request-id"]
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
     assert "secret detail" not in answer.text
 
 
+@SQLITE
+@pytest.mark.parametrize(("given", "kept"), [("trace-1/a:b", True), ("x" * 129, False), ("a b", False), ("é", False)])
+def test_a_request_keeps_its_callers_id_if_it_is_one(api: TestClient, given: str, kept: bool) -> None:
+    answer = api.get("/jobs/none", headers={b"X-Request-ID": given.encode()})
+    found = answer.headers["x-request-id"]
+    assert (found == given) is kept
+    assert found == answer.json()["request_id"]
+    assert len(found) >= 8
+
+
+@SQLITE
+def test_browsers_do_nothing_with_an_answer_that_was_not_meant(api: TestClient) -> None:
+    for path in ("/jobs", "/livez", "/docs", "/nothing"):
+        headers = api.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "access-control-allow-origin" not in headers
+    assert "script-src" not in api.get("/jobs").headers["content-security-policy"]
+
+
+@SQLITE
 def test_unknown_paths_and_methods_are_problems(api: TestClient) -> None:
     missing, method = api.get("/nothing"), api.delete("/models")
     assert (missing.status_code, method.status_code) == (404, 405)
     assert method.headers["allow"]
+    assert method.headers["allow"] == "GET, POST"
     for answer in (missing, method):
         assert answer.headers["content-type"] == "application/problem+json"
         assert "/docs" in answer.json()["detail"]
 
 
+@SQLITE
 def test_algorithms_are_listed_with_their_parameters(api: TestClient) -> None:
     searchers = {item["name"]: item for item in api.get("/searchers").json()["items"]}
     assert "decay" in searchers["netadapt"]["params"]["properties"]
@@ -84,15 +120,21 @@ def test_algorithms_are_listed_with_their_parameters(api: TestClient) -> None:
     assert [item["name"] for item in api.get("/pruners").json()["items"]] == ["l1", "apoz", "level", "slim", "agp"]
 
 
+@SQLITE
 def test_the_description_documents_every_error(api: TestClient) -> None:
     document = api.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
+    fields = set(schemas["Problem"]["properties"])
     assert "HTTPValidationError" not in schemas  # FastAPI's own, which we never send
     for path, methods in document["paths"].items():
         for operation in methods.values():
             for status, response in operation["responses"].items():
-                if int(status) >= 400 and path not in OPEN:
-                    assert list(response["content"]) == ["application/problem+json"], (path, status)
+                if int(status) >= 400:
+                    ((kind, content),) = response["content"].items()
+                    assert kind == "application/problem+json", (path, status)
+                    for example in content["examples"].values():
+                        assert example["value"]["status"] == int(status)
+                        assert set(example["value"]) <= fields
     refs = {part.split('"')[0] for part in api.get("/openapi.json").text.split("#/components/schemas/")[1:]}
     assert refs <= set(schemas)
     assert schemas["JobRequest"]["examples"][0]["budget"] == {"metric": "macs", "ratio": 0.5}
@@ -120,6 +162,24 @@ def test_a_restart_keeps_what_was_uploaded(tmp_path: Path) -> None:
         model = client.post("/models", content=b"bytes").json()
     with TestClient(create_app(settings, inspect=FakeInspect(), ray=FakeRay()), headers=headers) as client:
         assert client.get(f"/models/{model['id']}").json() == model
+
+
+def test_a_restart_keeps_idempotency_keys_and_api_keys(tmp_path: Path) -> None:
+    settings, ray = make_settings(tmp_path / "data"), FakeRay()
+    ray.down = True
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    files = {"model": b"model", "data": b"data"}
+    spec = {"budget": {"ratio": 0.5}}
+    made = []
+    for seed in (0, 0, 1):
+        with TestClient(create_app(settings, inspect=FakeInspect(), ray=ray), headers=headers) as client:
+            if not made:
+                key = client.post("/keys", json={"user": "alice"}).json()["key"]
+            hers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "k"}
+            made.append(client.post("/jobs", files=files, data={"job": json.dumps({**spec, "seed": seed})}, headers=hers))
+    assert [answer.status_code for answer in made] == [202, 202, 422]
+    assert made[0].json()["id"] == made[1].json()["id"]
+    assert made[2].json()["title"] == "Idempotency-Key used before"
 
 
 def test_the_api_imports_neither_torch_nor_ray() -> None:

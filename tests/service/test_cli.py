@@ -25,6 +25,7 @@ from tests.service.fake_server import CHECKPOINT, TOKEN, FakeServer, job_json, r
 COMMANDS = [
     *("serve", "submit", "watch", "jobs", "job", "trials", "pull"),
     *("stop", "pause", "resume", "cancel", "delete", "db", "backup", "restore", "gc"),
+    *("keys", "users", "audit", "models", "datasets"),
     *("inspect", "searchers", "pruners", "demo"),
 ]
 
@@ -84,6 +85,14 @@ def test_every_command_explains_itself_in_80_columns(command: str) -> None:
     assert shown.stdout.startswith(f"Usage: root {command}")
 
 
+def test_submit_sends_the_code_of_a_custom_task(server: FakeServer, files: Path) -> None:
+    (files / "task.py").write_text("def metric(outputs, labels):\n    return 1\n")
+    options = ["--task", "custom", "--metric", "custom_error", "--code", "task.py"]
+    assert submit("--budget", "macs=0.5", *options).exit_code == 0
+    code = "def metric(outputs, labels):\n    return 1\n"
+    assert sent_job(server)["task"] == {"type": "custom", "metric": "custom_error", "code": code}
+
+
 def test_submit_sends_what_was_asked_for_and_nothing_else(server: FakeServer, files: Path) -> None:
     shown = submit("--budget", "macs=0.5")
     assert shown.exit_code == 0
@@ -106,12 +115,14 @@ def test_submit_sends_what_was_asked_for_and_nothing_else(server: FakeServer, fi
         "--seed",
         "0",
     ]
+    options += ["--task", "regression", "--metric", "mae"]
     limits = ["--max-trials", "9", "--max-concurrent", "1", "--max-seconds", "60", "--final-epochs", "2", "--name", "x"]
     assert submit("--budget", "params=120000", *options, *limits).exit_code == 0
     job = sent_job(server)
     assert job["budget"] == {"metric": "params", "max": 120_000}
     assert job["searcher"] == {"name": "netadapt", "params": {"steps": 3, "mode": "fast", "warm_start": "job-7"}}
     assert job["pruner"] == {"name": "l2"}
+    assert job["task"] == {"type": "regression", "metric": "mae"}
     assert job["limits"] == {"max_trials": 9, "max_concurrent": 1, "max_seconds": 60}
     assert job["recovery"] == {"final_epochs": 2}
     assert (job["seed"], job["name"]) == (0, "x")
@@ -162,8 +173,8 @@ def test_watching_prints_a_line_per_change_and_exits_with_the_outcome(server: Fa
     assert shown.stdout.splitlines() == [
         "digits [half] (job-1), macs ≤ 50 %",
         "queued     0/10 trials, best: none yet",
-        "running    3/10 trials, best: score -0.25, accuracy 0.9100",
-        "succeeded  10/10 trials, best: accuracy 0.9700, 49.9 % of macs",
+        "running    3/10 trials, best: score -0.25, top-1 accuracy 0.9100",
+        "succeeded  10/10 trials, best: top-1 accuracy 0.9700, 49.9 % of macs",
         "Fetch the network with: secateur pull job-1",
     ]
 

@@ -283,7 +283,7 @@ def test_on_a_terminal_progress_is_a_bar(client: Client, server: FakeServer, mon
     assert "digits [half] (job-1), macs ≤ 50 %" in shown
     assert "10/10 trials" in shown
     assert "ETA" in shown
-    assert "best: accuracy 0.9700, 49.9 % of macs" in shown
+    assert "best: top-1 accuracy 0.9700, 49.9 % of macs" in shown
 
 
 class Untraceable(nn.Module):

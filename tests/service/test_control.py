@@ -17,12 +17,6 @@ from tests.service.test_log import BEST, DENSE, plan
 
 
 @pytest.fixture
-def context(api: TestClient) -> Context:
-    context: Context = api.app.state.context  # type: ignore[attr-defined]
-    return context
-
-
-@pytest.fixture
 def job(api: TestClient, job_json: dict[str, Any]) -> str:
     """The id of a queued job."""
     made: str = api.post("/jobs", json=job_json).json()["id"]
@@ -41,7 +35,7 @@ def come_to(context: Context, job: str, state: State) -> None:
     if state == State.PAUSED:
         jobs.pause(job)
         return
-    jobs.start(job, "fake")
+    jobs.start(job, "fake", most=9)
     if state == State.STARTING:
         return
     log = log_of(context, job)
@@ -134,7 +128,7 @@ def test_a_paused_job_with_results_can_be_stopped(api: TestClient, context: Cont
     JobRepository(context.database).lost(job, 1, "", "fake")
     stopped = api.post(f"/jobs/{job}/stop").json()
     assert (stopped["state"], stopped["reason"]) == ("queued", "Stopped on request; the best network so far is kept.")
-    JobRepository(context.database).start(job, "fake")
+    JobRepository(context.database).start(job, "fake", most=9)
     log_of(context, job).running(3)
     assert api.get(f"/jobs/{job}").json()["state"] == "stopping"
 

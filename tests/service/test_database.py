@@ -22,7 +22,7 @@ from service.database import Database, DatabaseAway, migrations
 from service.database.migrate import upgrade
 from service.database.tables import Base, Event, Job, Model, new_id
 from service.jobs.log import DatabaseLog
-from service.jobs.repository import JobRepository
+from service.jobs.repository import JobRepository, Once
 from service.jobs.states import locked
 from service.jobs.views import job_view
 from service.problems import StorageFull
@@ -88,7 +88,7 @@ def test_a_database_of_an_earlier_version_is_upgraded_and_goes_on(old: Database,
     best = views["job 1"].best
     assert best is not None
     assert (best.trial, best.macs, views["job 1"].counts.succeeded) == (0, 70_000, 1)
-    assert jobs.created_with("key-1", "c" * 64) is not None
+    assert jobs.made_by(Once("key-1", "c" * 64)) is not None
     assert [kept.format for kept in jobs.checkpoints("job-1")] == ["pt2"]
     ((live, attempt, silence),) = jobs.live()
     assert attempt.number == 1
@@ -103,7 +103,7 @@ def test_a_database_of_an_earlier_version_is_upgraded_and_goes_on(old: Database,
     log.told(1, Outcome(-0.5, 0.8), 0.1, Worker("node", 12))
     trial = jobs.trial(again.id, 1)
     assert (trial.state, trial.attempts) == ("succeeded", 2)
-    started = jobs.start("job-3", "here")
+    started = jobs.start("job-3", "here", most=9)
     assert started is not None
     assert started.attempt == 1
 

@@ -6,8 +6,10 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import httpx2
 import pytest
@@ -136,7 +138,7 @@ def test_a_job_that_kills_its_process_every_time_fails(
 def test_a_job_that_was_not_submitted_before_a_crash_is(
     database: Database, jobs: JobRepository, ray: FakeRay, queued: str
 ) -> None:
-    jobs.start(queued, ray.name)  # and the API dies before it calls Ray
+    jobs.start(queued, ray.name, most=9)  # and the API dies before it calls Ray
     rounds(database, ray)
     assert list(ray.submitted) == [f"{queued}-1"]
     assert jobs.get(queued).state == State.STARTING
@@ -273,7 +275,7 @@ def test_a_cancelled_job_is_stopped_and_then_cancelled(
 def test_a_cancelled_job_that_ray_does_not_know_is_cancelled(
     database: Database, jobs: JobRepository, ray: FakeRay, queued: str
 ) -> None:
-    jobs.start(queued, "fake")
+    jobs.start(queued, "fake", most=9)
     jobs.cancel(queued)
     rounds(database, ray)
     assert jobs.get(queued).state == State.CANCELLED
@@ -281,7 +283,7 @@ def test_a_cancelled_job_that_ray_does_not_know_is_cancelled(
 
 
 def test_an_end_that_comes_late_does_not_touch_a_newer_attempt(database: Database, jobs: JobRepository, queued: str) -> None:
-    jobs.start(queued, "fake")
+    jobs.start(queued, "fake", most=9)
     assert jobs.lost(queued, 0, "An older attempt.", "fake") is None
     jobs.refused(queued, 0, "An older attempt.")
     assert (jobs.get(queued).state, jobs.get(queued).attempt) == (State.STARTING, 1)
@@ -348,3 +350,25 @@ def test_the_service_submits_on_its_own_and_says_at_the_end_whether_ray_is_neede
                 pass
             assert client.get("/readyz").json()["ready"] is True
     assert ray.closed_with is live
+
+
+def test_no_more_jobs_run_than_may_however_many_services_start_them(database: Database, queued: str) -> None:
+    jobs = JobRepository(database)
+    first = jobs.get(queued)
+    for _ in range(7):
+        jobs.add(a_job(model_id=first.model_id, dataset_id=first.dataset_id)[2])
+    waiting = [job.id for job in jobs.queued(8)]
+    services = [Database(database.engine.url.render_as_string(hide_password=False)) for _ in range(4)]
+    at_once = Barrier(len(services))
+
+    def serve(service: Database) -> list[str]:
+        at_once.wait()
+        started = [JobRepository(service).start(job, "fake", most=3) for job in waiting]
+        return [job.id for job in started if job is not None]
+
+    with ThreadPoolExecutor(len(services)) as pool:
+        started = [job for some in pool.map(serve, services) for job in some]
+    assert sorted(started) == [job.id for job, _, _ in jobs.live()]
+    assert len(started) == 3
+    for service in services:
+        service.close()

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from searchers.base import Done, Proposal
 from service.database import Database
 from service.dispatcher import Dispatcher
-from service.jobs.repository import JobRepository
+from service.jobs.repository import JobRepository, Once
 from service.jobs.states import ENDS, MOVES, State
 from service.run_job import attempt
 from service.store import Store
@@ -74,11 +74,12 @@ class World:
         """From the queue to the end; whoever crashes is started again."""
         for content in (MODEL, DATA):
             self.store.put([content])
-        model, dataset, job = a_job(spec={"budget": {"metric": "macs", "ratio": 0.5}}, idempotency_key="key")
+        model, dataset, job = a_job(spec={"budget": {"metric": "macs", "ratio": 0.5}})
         with Database.write(self.database) as session:
             session.add_all([model, dataset])
         self.ray.data_dir = self.folder
-        self.job = self.user(lambda: self.jobs.created_with("key", job.request_sha256) or self.jobs.add(job)).id
+        once = Once("key", "c" * 64)
+        self.job = self.user(lambda: self.jobs.made_by(once) or self.jobs.add(job, once=once)).id
         for _ in range(30):
             try:
                 asyncio.run(self.round())

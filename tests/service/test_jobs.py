@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from pruners.cost import ENGINE
-from tests.service.doubles import group, model_inspection
+from service.app import create_app
+from service.context import Context
+from service.database.tables import Dataset, Model
+from tests.service.doubles import TOKEN, FakeInspect, FakeRay, group, make_settings, model_inspection
 
 
 def changed(job: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -186,10 +191,10 @@ def test_a_body_of_another_kind_or_size_is_refused(api: TestClient) -> None:
     ("model", "data", "detail"),
     [
         ({}, {"shape": [8, 8, 1]}, "save x.transpose(0, 3, 1, 2)."),
-        ({}, {"shape": [3, 8, 8]}, "holds images of shape [3, 8, 8], but the model takes [1, 8, 8]; make the arrays"),
+        ({}, {"shape": [3, 8, 8]}, "holds inputs of shape [3, 8, 8], but the model takes [1, 8, 8]; make the arrays"),
         ({}, {"labels": [0, 10]}, "has the label 10, but the model's 10 outputs stand for labels 0 to 9; renumber"),
         ({}, {"labels": [-1, 9]}, "has the label -1, "),
-        ({"outputs": [{"shape": [None, 4, 4]}]}, {}, "model is no classifier"),
+        ({"outputs": [{"shape": [None, 4, 4]}]}, {}, "the model returns [batch, 4, 4]; use task.type regression"),
         ({"inputs": model_inspection()["inputs"] * 2}, {}, "model takes 2 inputs"),
         (
             {"groups": [group("c", 16, frozen="is used twice"), group("d", 16, frozen="likewise")]},
@@ -242,6 +247,30 @@ def test_one_key_makes_one_job_under_concurrency(api: TestClient, job_json: dict
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert len(api.get("/jobs").json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "task", "detail"),
+    [
+        ("augment", ["flips"], {}, "recovery.recipe.augment ['flips'] is for images [channels, height, width], but the inputs"),
+        ("label_smoothing", 0.1, {"type": "label_free"}, "recovery.recipe.label_smoothing 0.1 is for the labels of a classif"),
+        ("optimizer", "lion", {}, "recovery.recipe.optimizer 'lion' should be 'sgd' or 'adamw'"),
+        ("momentum", 0.9, {}, "recovery.recipe.momentum 0.9 is not a known field"),
+    ],
+)
+def test_a_training_that_does_not_fit_is_refused(
+    api: TestClient, job_json: dict[str, Any], field: str, value: object, task: dict[str, str], detail: str
+) -> None:
+    if field == "augment":
+        context: Context = api.app.state.context  # type: ignore[attr-defined]
+        with context.database.write() as session:
+            for row in session.scalars(select(Dataset)):
+                row.inspection = {**row.inspection, "shape": [12]}
+            for model in session.scalars(select(Model)):
+                model.inspection = {**model.inspection, "inputs": [{"shape": [None, 12], "dtype": "float32"}]}
+    refused = api.post("/jobs", json={**job_json, "recovery": {"recipe": {field: value}}, **({"task": task} if task else {})})
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith(detail)
 
 
 def test_a_key_that_is_none_is_refused(api: TestClient, job_json: dict[str, Any]) -> None:
@@ -309,3 +338,86 @@ def test_a_budget_of_sparsity_is_planned_weight_by_weight(api: TestClient, job_j
         assert (refused.status_code, refused.json()["field"]) == (422, field)
         assert detail in refused.json()["detail"]
     assert api.post("/jobs", json=level).status_code == 202
+
+
+TASKS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
+    "by default": ({}, {}, {"name": "top1", "title": "top-1 accuracy", "better": "higher"}),
+    "cross-entropy": (
+        {"metric": "cross_entropy"},
+        {},
+        {"name": "cross_entropy", "title": "cross-entropy", "better": "lower"},
+    ),
+    "without labels": (
+        {"type": "label_free"},
+        {"targets": None, "labels": None, "classes": None},
+        {"name": "agreement", "title": "agreement", "better": "higher"},
+    ),
+    "values": (
+        {"type": "regression", "metric": "mae"},
+        {"targets": {"shape": [10], "dtype": "float32"}, "labels": None, "classes": None},
+        {"name": "mae", "title": "MAE", "better": "lower"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize(("task", "data", "metric"), TASKS.values(), ids=TASKS)
+def test_a_job_says_what_its_figures_are(
+    api: TestClient, task: dict[str, Any], data: dict[str, Any], metric: dict[str, str]
+) -> None:
+    model = api.post("/models", content=b"model").json()["id"]
+    dataset = api.post("/datasets", content=json.dumps(data).encode()).json()
+    assert dataset["classes"] == data.get("classes", 10)
+    asked = {"model": model, "dataset": dataset["id"], "budget": {"ratio": 0.5}, "task": task}
+    assert api.post("/jobs", json=asked, params={"dry_run": True}).json()["task"]["metric"] == metric["name"]
+    job = api.post("/jobs", json=asked).json()
+    assert job["metric"] == metric
+    assert job["spec"]["task"] == {"type": task.get("type", "classification"), "metric": metric["name"], "code": None}
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_data_of_an_earlier_version_are_shown_and_have_to_be_uploaded_again(api: TestClient, job_json: dict[str, Any]) -> None:
+    context: Context = api.app.state.context  # type: ignore[attr-defined]
+    with context.database.write() as session:
+        row = session.get_one(Dataset, job_json["dataset"])
+        row.inspection = {name: row.inspection[name] for name in ("splits", "shape", "dtype", "classes", "labels")}
+    assert api.get(f"/datasets/{job_json['dataset']}").json()["format"] is None
+    refused = api.post("/jobs", json=job_json)
+    assert refused.json()["detail"] == "dataset was inspected by another version of Secateur; upload the same file again."
+    assert api.post("/datasets", content=b"data").json()["format"] == "npz"
+    assert api.post("/jobs", json=job_json).status_code == 202
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_images_that_have_values_are_not_mirrored(api: TestClient) -> None:
+    data = {"targets": {"shape": [10], "dtype": "float32"}, "labels": None, "classes": None}
+    model = api.post("/models", content=b"model").json()["id"]
+    dataset = api.post("/datasets", content=json.dumps(data).encode()).json()["id"]
+    asked = {"model": model, "dataset": dataset, "budget": {"ratio": 0.5}, "task": {"type": "regression"}}
+    refused = api.post("/jobs", json={**asked, "recovery": {"recipe": {"augment": ["flips"]}}})
+    assert refused.json()["detail"].startswith("recovery.recipe.augment ['flips'] changes the images")
+    assert api.post("/jobs", json=asked).status_code == 202
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_code_is_refused_unless_allowed_and_never_run_here(tmp_path: Path, allowed: bool) -> None:
+    ray = FakeRay()
+    ray.down = True
+    app = create_app(make_settings(tmp_path / "data", allow_code=allowed), inspect=FakeInspect(), ray=ray)
+    with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        ids = {path: client.post(f"/{path}s", content=path.encode()).json()["id"] for path in ("model", "dataset")}
+        canary = tmp_path / "canary"
+        code = f"open({str(canary)!r}, 'w')\ndef metric(outputs, labels): return 0.5"
+        asked = {**ids, "budget": {"ratio": 0.5}, "task": {"type": "custom", "metric": "custom_error", "code": code}}
+        made = client.post("/jobs", json=asked)
+        assert not canary.exists()
+        if not allowed:
+            assert made.json()["detail"].startswith("task.type 'custom' runs code of its sender's, which this server does not")
+            return
+        assert made.json()["metric"] == {"name": "custom_error", "title": "custom error", "better": "lower"}
+        for wrong, detail in (
+            ("def metric(", "task.code is no Python: "),
+            ("metric = max", "task.code defines no function metric"),
+        ):
+            refused = client.post("/jobs", json={**asked, "task": {"type": "custom", "code": wrong}})
+            assert refused.json()["detail"].startswith(detail)

@@ -59,7 +59,7 @@ def machine(migrated: Path) -> type[RuleBasedStateMachine]:
         @precondition(lambda self: self.state == State.QUEUED)
         @rule()
         def dispatch(self) -> None:
-            started = self.jobs.start(self.job, "fake")
+            started = self.jobs.start(self.job, "fake", most=9)
             assert started is not None
             self._process(started.attempt)
 

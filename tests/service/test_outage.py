@@ -81,7 +81,7 @@ def test_a_job_outlasts_its_database(
     job = client.post("/jobs", files=files, data={"job": '{"budget": {"ratio": 0.5}}'}).json()["id"]
     context: Context = client.app.state.context  # type: ignore[attr-defined]
     jobs = JobRepository(context.database)
-    jobs.start(job, "fake")
+    jobs.start(job, "fake", most=9)
     half, statuses, late = Event(), [], []
 
     def work() -> None:

@@ -7,15 +7,19 @@ import sqlite3
 import tarfile
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from pruners.errors import InvalidInput
 from service.app import create_app
 from service.backup import backup, restore
 from service.context import Context
+from service.database.tables import AuditEntry, IdempotencyKey
 from service.retention import collect
 from service.settings import Settings
 from service.store import Damaged, Store
@@ -38,7 +42,7 @@ def test_only_what_nothing_refers_to_is_deleted(finished, tmp_path: Path) -> Non
     context: Context = finished.client.app.state.context
     store, data_dir = context.store, context.settings.data_dir
     needed = [path for path in store.folder.rglob("*") if path.is_file()]
-    assert len(needed) == 2 + len(finished.files)
+    assert len(needed) == 3 + len(finished.files)
     orphan, young = (store.path(store.put([content]).sha256) for content in (b"orphan", b"young"))
     broken = store.folder / "incoming" / "tmp1"
     broken.write_bytes(b"half an upload")
@@ -57,6 +61,21 @@ def test_only_what_nothing_refers_to_is_deleted(finished, tmp_path: Path) -> Non
     finished.client.delete(f"/jobs/{finished.job}")
     freed = collect(context.database, store, data_dir, 24 * HOUR)
     assert freed.files == len(finished.files), "its checkpoints"
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_old_keys_and_entries_are_forgotten(api: TestClient, context: Context, job_json: dict[str, Any]) -> None:
+    for key in ("old", "young"):
+        api.post("/jobs", json=job_json, headers={"Idempotency-Key": key})
+    with context.database.write() as session:
+        session.get_one(IdempotencyKey, ("admin", "old")).created_at -= timedelta(days=8)
+        entries = session.scalars(select(AuditEntry).order_by(AuditEntry.id)).all()
+        entries[0].at -= timedelta(days=366)
+    freed = collect(context.database, context.store, context.settings.data_dir)
+    assert (freed.idempotency_keys, freed.audit_entries) == (1, 1)
+    made = [api.post("/jobs", json=job_json, headers={"Idempotency-Key": key}).json()["id"] for key in ("old", "young")]
+    assert len({job["id"] for job in api.get("/jobs").json()["items"]}) == 3, "the old key makes a new job"
+    assert api.get("/jobs").json()["items"][1]["id"] == made[1]
 
 
 def test_a_file_that_is_stored_again_while_it_is_deleted_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +105,11 @@ def test_a_backup_of_a_running_service_is_that_service(tmp_path: Path) -> None:
         made = client.post(
             "/jobs", files={"model": b"model", "data": b"data"}, data={"job": '{"budget": {"ratio": 0.5}}'}
         ).json()
-        assert backup(settings, file) == 2
+        assert backup(settings, file) == 3, "the data's arrays too"
         client.post("/models", content=b"later")
     assert [path.name for path in tmp_path.iterdir() if "backup" in path.name] == ["backup.tar"]
     again = make_settings(tmp_path / "new")
-    assert restore(again, file) == 2
+    assert restore(again, file) == 3
     with served(again) as client:
         assert client.get(f"/jobs/{made['id']}").json() == made
         assert [model["size"] for model in client.get("/models").json()["items"]] == [len(b"model")]
@@ -122,7 +141,7 @@ def test_what_is_no_whole_backup_is_refused(tmp_path: Path, harm: str, said: str
     file = tmp_path / "backup.tar"
     (tmp_path / "x.db").write_bytes(migrated.read_bytes())
     with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
-        connection.execute("INSERT INTO models VALUES ('model-1', ?, 1, 'n', '{}', '2026-01-01')", ["a" * 64])
+        connection.execute("INSERT INTO models VALUES ('model-1', ?, 1, 'n', '{}', '2026-01-01', 'admin')", ["a" * 64])
         connection.commit()
     if harm == "text":
         file.write_text("not a tar archive")

@@ -30,7 +30,7 @@ def jobs(database: Database, store: Store, queued: str) -> JobRepository:
     store.put([MODEL])
     store.put([DATA])
     jobs = JobRepository(database)
-    jobs.start(queued, "fake")
+    jobs.start(queued, "fake", most=9)
     return jobs
 
 

@@ -39,7 +39,7 @@ def plan_of(widths: tuple[int, ...]) -> Plan:
 def log_of(api: TestClient, job_id: str) -> DatabaseLog:
     """Of a fresh attempt."""
     context: Context = api.app.state.context  # type: ignore[attr-defined]
-    job = JobRepository(context.database).start(job_id, "fake")
+    job = JobRepository(context.database).start(job_id, "fake", most=9)
     assert job is not None
     return DatabaseLog(context.database, context.store, job_id, job.attempt)
 
@@ -167,7 +167,7 @@ def test_scores_of_another_version_are_not_compared(api: TestClient, job_json: d
 def test_what_may_differ(api: TestClient, job_json: dict[str, Any], earlier: str) -> None:
     changes = {
         "budget": {"metric": "size_bytes", "ratio": 0.3},
-        "recovery": {"final_epochs": 3},
+        "recovery": {"final_epochs": 3, "least_squares": True},
         "limits": {"max_trials": 7, "max_concurrent": 1},
         "searcher": {"name": "uniform"},
     }

@@ -67,7 +67,7 @@ class ListLog:
     def finishing(self) -> None:
         self.phases.append("finishing")
 
-    def progress(self, message: str) -> None:
+    def progress(self, message: str, **figures: float) -> None:
         self.messages.append(message)
 
     def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:

@@ -1,47 +1,20 @@
-"""Data sets: what is accepted, how it is split, and one clear sentence for everything else."""
+"""A job's data: how it is split and read, and that the arrays file gives back what was written."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from pruners.errors import InvalidInput
-from workers.data import as_input, describe, load
-
-
-def arrays(**changes: Any) -> dict[str, Any]:
-    random = np.random.default_rng(0)
-    good = {
-        "x_train": random.integers(0, 256, (50, 1, 4, 4), dtype=np.uint8),
-        "y_train": np.arange(50) % 5,
-        "x_test": random.integers(0, 256, (20, 1, 4, 4), dtype=np.uint8),
-        "y_test": np.arange(20) % 5,
-    }
-    return {name: value for name, value in {**good, **changes}.items() if value is not None}
-
-
-def saved(path: Path, **changes: Any) -> Path:
-    np.savez_compressed(path, **arrays(**changes))
-    return path
-
-
-def test_describes_what_is_there(tmp_path: Path) -> None:
-    assert describe(saved(tmp_path / "d.npz")) == {
-        "splits": {"train": 50, "test": 20, "val": 0},
-        "shape": [1, 4, 4],
-        "dtype": "uint8",
-        "classes": 5,
-        "labels": [0, 4],
-    }
+from tests.workers.files import npz
+from workers import arrays
+from workers.arrays import Column
+from workers.data import as_input, load
 
 
 def test_search_images_are_held_out_of_training(tmp_path: Path) -> None:
-    path = saved(
-        tmp_path / "d.npz", x_train=np.arange(50, dtype=np.float32).reshape(50, 1), x_test=np.ones((20, 1), np.float32)
-    )
+    path = npz(tmp_path / "d.npz", x_train=np.arange(50, dtype=np.float32).reshape(50, 1), x_test=np.ones((20, 1), np.float32))
     splits = load(path, seed=3)
     train, search = set(splits.train.x.ravel()), set(splits.search.x.ravel())
     assert len(search) == 10
@@ -52,11 +25,19 @@ def test_search_images_are_held_out_of_training(tmp_path: Path) -> None:
     assert (load(path, seed=4).search.x != splits.search.x).any()
 
 
-def test_x_val_is_what_the_search_sees(tmp_path: Path) -> None:
+def test_x_val_is_what_the_search_sees_and_the_first_images_stand_for_all(tmp_path: Path) -> None:
     x_val, y_val = np.full((7, 1, 4, 4), 9, np.uint8), np.zeros(7, np.int64)
-    splits = load(saved(tmp_path / "d.npz", x_val=x_val, y_val=y_val), seed=0)
+    splits = load(npz(tmp_path / "d.npz", y_train=np.arange(50) // 10, x_val=x_val, y_val=y_val), seed=0)
     assert (splits.search.x == 9).all()
     assert len(splits.train) == 50
+    assert len(set(splits.train.first(20).y)) == 5, "though the file has one class after the other"
+
+
+def test_without_labels_there_are_none(tmp_path: Path) -> None:
+    splits = load(npz(tmp_path / "d.npz", y_train=None, y_test=None), seed=0)
+    assert splits.train.y is splits.search.labels is splits.test.y is None
+    assert [labels for _, labels in splits.test.batches()] == [None]
+    assert (len(splits.train), len(splits.search)) == (40, 10)
 
 
 def test_bytes_are_scaled_and_floats_are_not() -> None:
@@ -64,39 +45,45 @@ def test_bytes_are_scaled_and_floats_are_not() -> None:
     assert as_input(np.array([0.5, -3.0])).tolist() == [0.5, -3.0]
 
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "missing": ({"y_test": None}, "x_train, y_train, x_test, y_test"),
-    "unknown": ({"labels": np.zeros(3)}, "must hold exactly"),
-    "half of a split": ({"x_val": np.zeros((3, 1, 4, 4), np.uint8)}, "must hold exactly"),
-    "shapes differ": ({"x_test": np.zeros((20, 3, 4, 4), np.uint8)}, r"x_test 'uint8 \[3, 4, 4\]' differs"),
-    "dtypes differ": ({"x_test": np.zeros((20, 1, 4, 4), np.float32)}, "x_test .* differs from x_train"),
-    "counts differ": ({"y_train": np.arange(49)}, "y_train .* must be 50 whole-number labels"),
-    "one-hot": ({"y_train": np.eye(50)}, "y_train .* labels"),
-    "negative": ({"y_train": np.arange(50) - 1}, "y_train -1 is a negative label"),
-    "integers": ({"x_train": np.zeros((50, 1, 4, 4), np.int64)}, "x_train .*must be uint8 or float"),
-    "infinite": (
-        {"x_train": np.full((50, 1, 4, 4), np.inf, np.float32), "x_test": np.ones((20, 1, 4, 4), np.float32)},
-        "x_train holds values that are not finite",
-    ),
-    "pickled": ({"x_train": np.array([{"a": 1}] * 50, dtype=object)}, "no plain array"),
-    "empty": ({"x_test": np.zeros((0, 1, 4, 4), np.uint8), "y_test": np.zeros(0, np.int64)}, "x_test 0 is too few images"),
-}
+def test_arrays_are_mapped_as_they_were_written(tmp_path: Path) -> None:
+    made = {
+        "bytes": np.arange(7, dtype=np.uint8)[:, None],
+        "halves": np.ones((3, 2), np.float16),
+        "floats": np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32),
+        "whole": np.arange(-2, 3),
+        "none": np.zeros((0, 5), np.float32),
+    }
+    arrays.write(tmp_path / "arrays", {name: Column.of(array) for name, array in made.items()})
+    found = arrays.read(tmp_path / "arrays")
+    assert found.keys() == made.keys()
+    for name, array in made.items():
+        assert found[name].dtype == array.dtype
+        assert np.array_equal(found[name], array)
+        assert found[name].ctypes.data % array.itemsize == 0
+    assert isinstance(found["floats"], np.memmap)
+    assert not found["floats"].flags.writeable
+    assert arrays.is_arrays(tmp_path / "arrays")
 
 
-@pytest.mark.parametrize(("changes", "sentence"), BAD.values(), ids=BAD)
-def test_unusable_data_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(InvalidInput, match=sentence):
-        describe(saved(tmp_path / "d.npz", **changes))
+def test_other_people_read_it_as_safetensors(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    arrays.write(tmp_path / "arrays", {"x": Column.of(np.arange(6.0, dtype=np.float32)), "y": Column.of(np.arange(3))})
+    found = load_file(tmp_path / "arrays")
+    assert (found["x"].tolist(), found["y"].tolist()) == ([0, 1, 2, 3, 4, 5], [0, 1, 2])
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "d.npz").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(InvalidInput, match=r"not an \.npz"):
-        describe(tmp_path / "d.npz")
+@pytest.mark.parametrize("size", [0, 5, 40, 90])
+def test_a_cut_off_file_is_said_to_be_one(tmp_path: Path, size: int) -> None:
+    arrays.write(tmp_path / "arrays", {"x": Column.of(np.arange(6.0, dtype=np.float32))})
+    content = (tmp_path / "arrays").read_bytes()
+    assert len(content) > 90
+    (tmp_path / "arrays").write_bytes(content[:size])
+    with pytest.raises(ValueError, match=r"arrays|JSON|Expecting|Unterminated"):
+        arrays.read(tmp_path / "arrays")
 
 
-def test_decompression_bombs_are_refused_unread(tmp_path: Path) -> None:
-    bomb = np.zeros((2, 1, 6000, 6000), np.uint8)
-    path = saved(tmp_path / "d.npz", x_train=bomb, y_train=np.zeros(2, np.int64), x_test=bomb, y_test=np.zeros(2, np.int64))
-    with pytest.raises(InvalidInput, match="expands more than"):
-        describe(path)
+def test_pieces_that_do_not_add_up_are_an_error(tmp_path: Path) -> None:
+    short = Column(np.dtype("<f4"), (3, 2), lambda: iter([np.zeros((2, 2), np.float32)]))
+    with pytest.raises(ValueError, match="x has 2 rows, not 3"):
+        arrays.write(tmp_path / "arrays", {"x": short})

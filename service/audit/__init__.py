@@ -1,0 +1,1 @@
+"""Who did what: an entry for every call that was to change something."""

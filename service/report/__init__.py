@@ -1,0 +1,1 @@
+"""A finished job as one HTML file that needs nothing else: ``GET /jobs/{id}/report``."""

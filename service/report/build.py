@@ -1,0 +1,202 @@
+"""What a report says, worked out of a job's rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from pruners.cost import SPARSITY
+from service.database.tables import Dataset, Event, Model, Trial
+from service.jobs.schemas import CheckpointView, JobView
+from service.report.charts import Chart, Data, chart, short
+from workers.tasks import METRICS
+
+_MOST_DOTS = 1500
+"""Trials drawn one by one; of more, evenly many are, beside the best ones. A file of ten thousand would open slowly."""
+
+_UNITS = {"macs": "MACs", "params": "parameters", "size_bytes": "bytes of weights", SPARSITY: "weights that stay"}
+_CURVES = 12  # sensitivity curves that can still be told apart
+
+
+@dataclass(frozen=True)
+class LayerWidth:
+    """A layer before and after."""
+
+    name: str
+    dense: int
+    kept: int
+
+    @property
+    def share(self) -> float:
+        """Kept, 0…1."""
+        return self.kept / self.dense
+
+
+def report(
+    job: JobView,
+    trials: Sequence[Trial],
+    events: Sequence[Event],
+    model: Model,
+    dataset: Dataset,
+    budget_limit: int,
+    checkpoints: Sequence[CheckpointView],
+) -> str:
+    """The HTML document of a job that succeeded.
+
+    Args:
+        job: as the API shows it.
+        trials: all of them.
+        events: all that it said of its work.
+        model, dataset: what was uploaded.
+        budget_limit: the most that the network may cost in the budget's metric.
+        checkpoints: the networks that it kept.
+    """
+    metric = job.spec.budget.metric
+    costs = {trial.number: _cost(trial, metric) for trial in trials}
+    scored = [trial for trial in trials if trial.score is not None]
+    best = next((trial for trial in trials if job.best is not None and trial.number == job.best.trial), None)
+    charts = [
+        _pareto(job, scored, costs, budget_limit, best),
+        _history(scored, costs, budget_limit),
+        _training(events),
+        _sensitivity(scored, model),
+    ]
+    page: str = _template().render(
+        job=job,
+        model=model,
+        dataset=dataset,
+        metric=_UNITS[metric],
+        limit=budget_limit,
+        layers=[] if best is None else _layers(best),
+        charts=[each for each in charts if each is not None],
+        files=checkpoints[0].files if checkpoints else [],
+        spec=json.dumps(_request(job), indent=2),
+        versions={package: version(package) for package in ("secateur", "torch", "ray", "optuna")},
+        short=short,
+        figure=partial(_figure, job),
+    )
+    return page
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("service.report", "templates"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
+
+def _figure(job: JobView, value: float) -> str:
+    """A figure of the job's metric for people: shares in percent."""
+    return f"{100 * value:.2f} %" if METRICS[job.metric.name].share else f"{value:.4g}"
+
+
+def _cost(trial: Trial, metric: str) -> int:
+    return sum(trial.plan["widths"].values()) if metric == SPARSITY else getattr(trial, metric)
+
+
+def _pareto(job: JobView, scored: Sequence[Trial], costs: Mapping[int, int], limit: int, best: Trial | None) -> Chart | None:
+    measured = [trial for trial in scored if trial.metric is not None]
+    front = {point.trial for point in job.pareto}
+
+    factor, unit = (100.0, ", %") if METRICS[job.metric.name].share else (1.0, "")
+
+    def data(name: str, style: str, chosen: Sequence[Trial], line: bool = False) -> Data:
+        ordered = sorted(chosen, key=lambda trial: costs[trial.number])
+        points = [(costs[trial.number], factor * (trial.metric or 0.0)) for trial in ordered]
+        titles = [f"trial {t.number}: {_figure(job, t.metric or 0.0)}, {short(costs[t.number])}" for t in ordered]
+        return Data(name, style, points, titles, line)
+
+    return chart(
+        f"What each trial costs, and its {job.metric.title} on the search inputs",
+        _UNITS[job.spec.budget.metric],
+        f"{job.metric.title} on the search inputs{unit}",
+        [
+            data("trial", "faint", _thinned([trial for trial in measured if trial.number not in front])),
+            data("beaten by none", "strong", [trial for trial in measured if trial.number in front], line=True),
+            data("the winner", "winner", [best] if best is not None and best.metric is not None else []),
+        ],
+        [(limit, "budget")],
+    )
+
+
+def _history(scored: Sequence[Trial], costs: Mapping[int, int], limit: int) -> Chart | None:
+    within = sorted((trial for trial in scored if costs[trial.number] <= limit), key=lambda trial: trial.number)
+    best, steps = -float("inf"), []
+    for trial in within:
+        best = max(best, trial.score or 0.0)
+        steps.append((float(trial.number), best))
+    dots = _thinned(within)
+    return chart(
+        "The search: the score of every trial within the budget, and the best so far",
+        "trial",
+        "score",
+        [
+            Data("trial", "faint", [(t.number, t.score or 0.0) for t in dots], [f"{t.number}: {t.note}" for t in dots]),
+            Data("best so far", "strong", steps, line=True, steps=True, dots=False),
+        ],
+    )
+
+
+def _training(events: Sequence[Event]) -> Chart | None:
+    """The winner's fine-tuning, from what the job said of each epoch."""
+    told = [event.data for event in events if "loss" in event.data]
+    points = [(each["epoch"], each["loss"]) for each in told]
+    titles = [f"epoch {epoch}: {loss:.4f}" for epoch, loss in points]
+    loss = Data("loss", "strong", points, titles, line=True)
+    return chart("Fine-tuning of the winner", "epoch", "training loss", [loss], depths=True)
+
+
+def _sensitivity(scored: Sequence[Trial], model: Model) -> Chart | None:
+    """What cutting one group alone costs, where trials did just that: the groups that lose the most first."""
+    groups = [group for group in model.inspection["groups"] if group["frozen_reason"] is None]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for trial in scored:
+        if trial.parent is not None or trial.training is not None or len(trial.widths) != len(groups):
+            continue
+        cut = [(group, width) for group, width in zip(groups, trial.widths, strict=True) if width < group["width"]]
+        if len(cut) == 1:
+            ((group, width),) = cut
+            curves.setdefault(group["name"], []).append((100 * (1 - width / group["width"]), trial.score or 0.0))
+    curves = {name: sorted(points) for name, points in curves.items() if len(points) > 1}
+    worst = sorted(curves, key=lambda name: curves[name][-1][1])[:_CURVES]
+    return chart(
+        f"Sensitivity: the score with one group of channels cut alone ({len(worst)} of {len(curves)} groups)",
+        "channels removed, %",
+        "score",
+        [
+            Data(name, f"hue{number}", curves[name], [f"{name}: {x:.0f} %, {y:.3f}" for x, y in curves[name]], line=True)
+            for number, name in enumerate(worst)
+        ],
+        depths=True,
+    )
+
+
+def _thinned(trials: Sequence[Trial]) -> list[Trial]:
+    """As many as a plot can hold, the best-scored ones among them."""
+    if len(trials) <= _MOST_DOTS:
+        return list(trials)
+    best = sorted(trials, key=lambda trial: -(trial.score or 0.0))[: _MOST_DOTS // 3]
+    every = len(trials) // (_MOST_DOTS - len(best)) + 1
+    return list({trial.number: trial for trial in [*trials[::every], *best]}.values())
+
+
+def _layers(best: Trial) -> list[LayerWidth]:
+    kept, removed = best.plan["widths"], best.plan["sparsity"]
+    return [LayerWidth(name, round(kept[name] / (1 - removed[name])), kept[name]) for name in kept]
+
+
+def _request(job: JobView) -> dict[str, Any]:
+    """What to POST to get the same network again: all that was stated, and nothing that is as by default."""
+    stated = job.spec.model_dump(mode="json", exclude_defaults=True)
+    return {"name": job.name, "model": job.model, "dataset": job.dataset, **stated}

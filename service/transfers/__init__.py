@@ -1,0 +1,1 @@
+"""Large uploads in parts, each of which may break off: ``/uploads``."""

@@ -1,0 +1,181 @@
+"""Training: a recipe does what it says, and a winner's training that was cut off goes on as if it had not been."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, fx
+
+from tests.exporting import load
+from tests.networks import CifarResNet, randomise
+from workers.data import Split, Splits
+from workers.fine_tuning import FineTuning
+from workers.passes import Passes
+from workers.spec import Recovery
+from workers.training import Trainer, _augmented
+
+SHAPE = (3, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> fx.GraphModule:
+    return load(randomise(CifarResNet(8, width=4)), SHAPE, tmp_path_factory.mktemp("dense") / "dense.pt2")
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    random = np.random.default_rng(0)
+    return Splits(
+        *(
+            Split(random.standard_normal((count, *SHAPE)).astype(np.float32), random.integers(0, 10, count))
+            for count in (130, 64, 64)
+        )
+    )
+
+
+class Job:
+    """What a job's process has at hand when it tunes the winner."""
+
+    def __init__(self, dense: fx.GraphModule, splits: Splits, folder: Path, **recovery: Any) -> None:
+        self.network = copy.deepcopy(dense)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in self.network.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+        self.recovery = Recovery.model_validate({"final_epochs": 4, **recovery})
+        self.passes = Passes(dense, splits, 0)
+        self.trainer = Trainer(
+            *(self.network, dense, splits.train, self.passes.objective, self.recovery.recipe),
+            distill=self.recovery.distill,
+            seed=0,
+        )
+        self.said: list[dict[str, Any]] = []
+        self.file = folder / "0.tuned"
+        self.splits = splits
+
+    def judge(self, network: fx.GraphModule) -> Any:
+        return self.passes.quality(network, self.splits.search)
+
+    def run(self, most_epochs: int | None = None) -> dict[str, Tensor]:
+        """Tunes; dies behind so many epochs, if so many are stated."""
+
+        def progress(message: str, **figures: float) -> None:
+            self.said.append({"message": message, **figures})
+            if most_epochs is not None and len(self.said) > most_epochs:
+                raise KeyboardInterrupt
+
+        tuning = FineTuning(
+            *(self.network, self.trainer, self.judge, self.passes.objective, self.recovery, self.file, progress)
+        )
+        tuning.run()
+        return self.network.state_dict()
+
+
+RECIPES = [
+    {},
+    {"optimizer": "adamw", "warmup": 0.2},
+    {"augment": ["flips", "crops"], "average": 0.9, "label_smoothing": 0.1},
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path, recipe: dict[str, Any]
+) -> None:
+    folders = [tmp_path / name for name in ("whole", "cut")]
+    for folder in folders:
+        folder.mkdir()
+    whole = Job(dense, splits, folders[0], recipe=recipe)
+    expected = whole.run()
+    with pytest.raises(KeyboardInterrupt):  # behind the second epoch's report, whose weights are not written yet
+        Job(dense, splits, folders[1], recipe=recipe).run(most_epochs=1)
+    resumed = Job(dense, splits, folders[1], recipe=recipe)
+    found = resumed.run()
+    assert resumed.said == whole.said[1:]
+    assert all(torch.equal(expected[name], tensor) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize("distill", [True, False])
+def test_the_best_epoch_on_the_search_split_is_kept(
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path, distill: bool
+) -> None:
+    job = Job(dense, splits, tmp_path, distill=distill, recipe={"learning_rate": 0.3})
+    start = job.judge(job.network)
+    judged: list[Any] = []
+    judge = job.judge
+    job.judge = lambda network: judged.append(judge(network)) or judged[-1]  # type: ignore[method-assign, func-returns-value]
+    job.run()
+    assert len(judged) == 5
+    assert judged[0] == start
+    end = judge(job.network)
+    if distill:
+        assert end.divergence == min(quality.divergence for quality in judged)
+    else:
+        assert end.metric == max(quality.metric for quality in judged)
+
+
+def test_every_epoch_is_told_in_figures(dense: fx.GraphModule, splits: Splits, tmp_path: Path) -> None:
+    job = Job(dense, splits, tmp_path)
+    job.run()
+    assert [(told["epoch"], told["epochs"]) for told in job.said] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    first = job.said[0]
+    shown = f"loss {first['loss']:.4f}, top-1 accuracy {first['metric']:.4f} on the search split"
+    assert first["message"] == f"Fine-tuning: epoch 1 of 4, {shown}."
+
+
+def test_training_ends_where_nothing_is_won_any_more(dense: fx.GraphModule, splits: Splits, tmp_path: Path) -> None:
+    job = Job(dense, splits, tmp_path, final_epochs=50, recipe={"patience": 2, "learning_rate": 10.0})
+    before = {name: tensor.clone() for name, tensor in job.network.state_dict().items()}
+    after = job.run()
+    assert len(job.said) == 3
+    assert job.said[-1]["message"] == "Fine-tuning ends: no progress on the search split in 2 epochs."
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items()), "the network before it was the best"
+
+
+def test_the_learning_rate_rises_and_falls(dense: fx.GraphModule, splits: Splits, tmp_path: Path) -> None:
+    job = Job(dense, splits, tmp_path, recipe={"learning_rate": 1.0, "warmup": 0.25})
+    scheduler, rates = job.trainer.falling(20), []
+    for _ in range(20):
+        rates.append(job.trainer.optimizer.param_groups[0]["lr"])
+        job.trainer.optimizer.step()
+        scheduler.step()
+    assert rates[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0])
+    assert sorted(rates[5:], reverse=True) == rates[5:]
+    assert job.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
+
+
+def crops(images: Tensor, kinds: tuple[str, ...]) -> Iterator[Tensor]:
+    yield from _augmented(images, kinds, torch.Generator().manual_seed(0))
+
+
+def test_flips_mirror_some_images_and_crops_shift_them_within_reach() -> None:
+    images = torch.arange(16 * 16, dtype=torch.float32).reshape(1, 1, 16, 16).repeat(64, 1, 1, 1) + 1
+    flipped = [torch.equal(image, images[0].flip(2)) for image in crops(images, ("flips",))]
+    assert 16 < sum(flipped) < 48
+    assert all(
+        torch.equal(image, images[0])
+        for image, mirrored in zip(crops(images, ("flips",)), flipped, strict=True)
+        if not mirrored
+    )
+    shifts = set()
+    padded = torch.nn.functional.pad(images[:1], [2] * 4)
+    windows = {(y, x): padded[0, :, y : y + 16, x : x + 16] for y in range(5) for x in range(5)}
+    for image in crops(images, ("crops",)):
+        (found,) = [place for place, window in windows.items() if torch.equal(image, window)]
+        shifts.add(found)
+    assert len(shifts) > 15
+    assert all(torch.equal(image, images[0]) for image in crops(images, ()))
+
+
+def test_label_smoothing_and_the_optimiser_change_what_is_learnt(dense: fx.GraphModule, splits: Splits, tmp_path: Path) -> None:
+    plain, smooth, adam = (
+        Job(dense, splits, tmp_path, distill=False, recipe=recipe).trainer.epoch()
+        for recipe in ({}, {"label_smoothing": 0.5}, {"optimizer": "adamw"})
+    )
+    assert len({plain, smooth, adam}) == 3

@@ -196,7 +196,7 @@ def _finish(
     network, keep = pruned.network, pruned.keep
     if spec.resources.precision != "float32":
         exact = spec.resources.model_copy(update={"precision": "float32"})
-        Passes(evaluator.dense, splits, spec.recovery.batchnorm_images, resources=exact).recalibrate(network)
+        Passes(evaluator.dense, splits, spec.recovery.batchnorm_images, task=spec.task, resources=exact).recalibrate(network)
     if spec.recovery.final_epochs:
         tuned = shrink(evaluator.dense, evaluator.coupling, keep)
         tuned.load_state_dict(network.state_dict())

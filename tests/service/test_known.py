@@ -55,6 +55,7 @@ def test_bare_cuts_that_succeeded_are_known_whatever_the_search(
         {"recovery": {"batchnorm_images": 128}},
         {"recovery": {"least_squares": False}},
         {"resources": {"cpus": 2}},
+        {"resources": {"precision": "bfloat16"}},
         {"searcher": {"name": "fixed", "params": {"ranking": "global"}}},
     ],
     ids=str,

@@ -133,6 +133,10 @@ def test_what_was_given_is_given_on(api: TestClient, job_json: dict[str, Any], e
         ({"pruner": {"round_to": 2}}, "searched other widths (pruner.config_list or round_to), so that"),
         ({"pruner": {"config_list": [{"op_types": ["Conv2d"]}]}}, "searched other widths"),
         ({"recovery": {"batchnorm_images": 64}}, "has another recovery (final_epochs and finalists may differ), so that"),
+        (
+            {"resources": {"precision": "bfloat16"}},
+            "was scored in another precision, float32, so that its scores do not compare",
+        ),
         ({"model": b'{"macs": 3}'}, "pruned another model, model-"),
         ({"dataset": b'{"classes": 9}'}, "was scored on another data set, dataset-"),
     ],

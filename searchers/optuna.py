@@ -108,6 +108,7 @@ class Optuna(Searcher):
 
     def __init__(self, space: SearchSpace, params: OptunaParams, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
+        self.names_rivals = params.halving is not None
         build, packages = _SAMPLERS[params.sampler]
         if missing := [package for package in packages if find_spec(package) is None]:
             names = " ".join(missing)

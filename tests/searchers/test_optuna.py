@@ -133,6 +133,7 @@ class TestHalving:
         rival = ask(searcher, 1)[0].rival
         assert rival is not None
         assert (rival.number, rival.bar) == (3, -2.0), "of six"
+        assert searcher.names_rivals
 
     def test_a_plan_that_ended_early_is_nobodys_rival(self):
         searcher = optuna(small_space(), halving=2)
@@ -148,6 +149,7 @@ class TestHalving:
 
     def test_without_it_every_plan_sees_all_images(self):
         searcher = optuna(small_space())
+        assert not searcher.names_rivals
         for proposal in ask(searcher, 5):
             searcher.tell(proposal.id, Outcome(-1.0, 0.5))
         assert ask(searcher, 1)[0].rival is None

@@ -120,7 +120,7 @@ def _pareto(job: JobView, scored: Sequence[Trial], costs: Mapping[int, int], lim
     return chart(
         f"What each trial costs, and its {job.metric.title} on the search inputs",
         _UNITS[job.spec.budget.metric],
-        f"{job.metric.title} on the search inputs{unit}",
+        f"{job.metric.title}{unit}",
         [
             data("trial", "faint", _thinned([trial for trial in measured if trial.number not in front])),
             data("beaten by none", "strong", [trial for trial in measured if trial.number in front], line=True),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from searchers import SEARCHERS
-from searchers.base import Params
+from searchers.halving import HalvingParams, rival
 from searchers.moves import Integers, around, exchanges, finite_scores
 from searchers.regression import Floats, Regression
 from searchers.rounds import Candidate, RoundSearcher
@@ -40,13 +40,18 @@ class Auto(RoundSearcher):
        From one of the best plans each proposal walks along exchanges (one group gains channels, another pays) as long as
        the model expects less loss, giving the benefit of the doubt in different measure.
 
+    With ``halving`` (``searchers.halving``) plans of the rounds may end early; the model learns the scores expected of them.
+
     A failed trial teaches nothing. The search ends early only where no new plan is found, or none has succeeded.
     """
 
+    Params = HalvingParams
+    params: HalvingParams
     reference = "Sieberling et al., EvoPress, ICML 2025, arXiv 2410.14649: exchanges on the budget; here a model picks them."
 
-    def __init__(self, space: SearchSpace, params: Params, seed: int, max_trials: int) -> None:
+    def __init__(self, space: SearchSpace, params: HalvingParams, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)
+        self.names_rivals = params.halving is not None
         self._random = random.Random(seed)  # noqa: S311 - a search, not a secret
         self._begun = False
 
@@ -77,12 +82,13 @@ class Auto(RoundSearcher):
         plans, losses = list(scores), -np.array(list(scores.values()))
         model = Regression(self._shares(np.array(plans)), losses)
         proposed: dict[Widths, Candidate] = {}
+        to_beat = rival(self._told.items(), self.params.halving)
         for number, curiosity in enumerate(_CURIOSITY):
             # Scores may be noisy: every other walk starts at the plan that the model, not its own trial, thinks best.
             ranking = losses if number % 2 else model.predict(self._shares(np.array(plans)))[0]
             plan = self._walk(model, plans[int(np.argmin(ranking))], curiosity, set(proposed))
             if plan is not None:
-                proposed[plan] = Candidate(plan, f"{len(self.outcomes)} trials on, doubt weighs {curiosity:g}")
+                proposed[plan] = Candidate(plan, f"{len(self.outcomes)} trials on, doubt weighs {curiosity:g}", rival=to_beat)
                 model = model.believing(self._shares(np.array([plan])))
         return list(proposed.values())
 

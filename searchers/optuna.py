@@ -1,7 +1,6 @@
 """Optuna's samplers over group widths: TPE, NSGA-II, CMA-ES and Gaussian processes behind the ask/tell contract.
 
-Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, KDD 2019, arXiv 1907.10902. Plans that do badly
-end early as in ASHA: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, arXiv 1810.05934.
+Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, KDD 2019, arXiv 1907.10902.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from pydantic import Field
 
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
-from searchers.base import Done, Given, Outcome, Params, Proposal, Rival, Searcher, Wait
+from searchers.base import Done, Given, Outcome, Proposal, Searcher, Wait
+from searchers.halving import HalvingParams, rival
 from searchers.moves import around
 from searchers.space import SearchSpace, Widths
 from searchers.uniform import uniform_plans
@@ -31,7 +31,6 @@ _FIRST = 10  # plans around the uniform ones that the sampler begins with, in pl
 _SPREAD = 0.3  # standard deviation of the logarithm of the factors by which they differ from them
 _SAMPLES_PER_PROPOSAL = 5  # how often the sampler may land on plans that are known before a blind draw takes its place
 _BLIND_DRAWS = 50  # draws that may all repeat before the space counts as used up
-_CERTAIN = 0.9  # that a plan is not among the best, before it ends: ASHA asks for no certainty, with noisy first rungs
 _LARGEST_SCORE = 2.0**500  # the Gaussian process adds squares of scores, and floats end at 2^1024
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would print a line for every study
@@ -64,7 +63,7 @@ _SAMPLERS: dict[str, tuple[Callable[[int, int], BaseSampler], tuple[str, ...]]] 
 """By name what builds the sampler, and the packages that it needs beside Optuna's own."""
 
 
-class OptunaParams(Params):
+class OptunaParams(HalvingParams):
     """The Optuna searcher's parameters."""
 
     sampler: Literal["tpe", "nsga2", "cmaes", "gp"] = Field(
@@ -73,12 +72,6 @@ class OptunaParams(Params):
         "gp: Gaussian process, the best with few trials, and the slowest.",
     )
     trials: int | None = Field(None, ge=1, description="Plans to try; by default as many as limits.max_trials allows.")
-    halving: int | None = Field(
-        None,
-        ge=2,
-        description="ASHA's reduction factor, such as 3: a plan is evaluated on growing shares of the search images, and ends "
-        "where it is clear that it is not among the best 1/halving so far. By default all plans see all images.",
-    )
 
 
 @SEARCHERS.register("optuna")
@@ -93,9 +86,7 @@ class Optuna(Searcher):
     that lead to a known plan are told its score; to one that is running, they share its outcome when it comes. After
     five of them in a row a blind draw takes the sampler's place. Where blind draws find nothing new the search ends.
 
-    With ``halving`` a plan has a rival, the last of the best 1/``halving`` of those that were told before it was asked for and
-    had seen all images. From the first 128 search images on, each time they have doubled, it ends if by the differences of
-    their losses on the same images it stays behind. The sampler learns the score that is expected of it.
+    With ``halving`` (``searchers.halving``) the sampler learns of a plan that ended early the score that is expected of it.
 
     Proposals never wait for outcomes: TPE and the Gaussian process count running trials as bad, so that parallel ones
     spread out, and the other two draw more from the same population. Failed trials teach nothing, and of an earlier search's
@@ -149,7 +140,9 @@ class Optuna(Searcher):
         widths, trial = self._sampled() or self._asked_for(blind)
         self._trials[widths] = [trial]
         self._widths.append(widths)
-        return Proposal(len(self._widths) - 1, widths, f"{self.params.sampler} {asked + 1}", rival=self._rival())
+        note, told = f"{self.params.sampler} {asked + 1}", enumerate(self._widths)
+        to_beat = rival(((n, self._outcomes[known]) for n, known in told if known in self._outcomes), self.params.halving)
+        return Proposal(len(self._widths) - 1, widths, note, rival=to_beat)
 
     def tell(self, proposal_id: int, outcome: Outcome) -> None:
         widths = self._widths[proposal_id] if 0 <= proposal_id < len(self._widths) else None
@@ -158,23 +151,6 @@ class Optuna(Searcher):
         self._outcomes[widths] = outcome
         for trial in self._trials.pop(widths):
             self._learn(trial, outcome)
-
-    def _rival(self) -> Rival | None:
-        """The last of the best, among plans that saw all images; nothing while there are fewer than ``halving``."""
-        if self.params.halving is None:
-            return None
-        whole = [
-            (outcome.score, -number)
-            for number, widths in enumerate(self._widths)
-            if (outcome := self._outcomes.get(widths)) is not None
-            and outcome.score is not None
-            and math.isfinite(outcome.score)
-            and outcome.metric is not None
-        ]
-        if len(whole) < self.params.halving:
-            return None
-        score, number = sorted(whole, reverse=True)[math.ceil(len(whole) / self.params.halving) - 1]
-        return Rival(-number, score, _CERTAIN)
 
     def _starts(self) -> list[dict[str, float]]:
         """The uniform plans as points, and others around them."""

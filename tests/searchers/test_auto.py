@@ -50,6 +50,25 @@ class TestFirstPlans:
             assert "doubt" in answer.note
 
 
+class TestHalving:
+    @pytest.mark.parametrize("halving", [None, 2])
+    def test_plans_of_the_rounds_have_to_beat_the_last_of_the_best_half(self, halving):
+        of = small_space()
+        on, searcher, scores = landscape(of, 0), make("auto", of, 30, 0, halving=halving), {}
+        assert searcher.names_rivals == (halving is not None)
+        rivals = 0
+        while isinstance(answer := searcher.ask(), Proposal):
+            if answer.rival is not None:
+                rivals += 1
+                better = [score for score in scores.values() if score > answer.rival.bar]
+                assert scores[answer.rival.number] == answer.rival.bar
+                assert "doubt" in answer.note
+                assert len(better) < len(scores) / 2 + 4, "as of the beginning of its round of four"
+            scores[answer.id] = on(answer.widths)
+            searcher.tell(answer.id, Outcome(scores[answer.id], metric=0.5))
+        assert (rivals > 10) == (halving is not None)
+
+
 class TestSearch:
     @pytest.mark.parametrize("seed", [0, 1, 3])
     def test_in_40_trials_it_ends_within_2_percent_of_the_best_plan(self, seed):

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cifar import export_cifar_resnet
+from benchmarks.report import keep, kept
 from workers.data import load
 from workers.evaluator import Evaluator
 from workers.fine_tuning import FineTuning
@@ -97,24 +98,19 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model.pt2"
             export_cifar_resnet(weights, model)
-            for plan in _read(arguments.plans):
+            for plan in kept(arguments.plans):
                 chosen = (plan["searcher"] in arguments.searchers, plan["ratio"] in arguments.ratios)
                 if plan["network"] != weights.stem or not all(chosen) or plan["seed"] not in arguments.seeds:
                     continue
                 cell = {key: plan[key] for key in ("network", "ratio", "seed", "searcher", "widths", "dense_accuracy")}
                 cell |= {"epochs": arguments.epochs, "recipe": arguments.recipe}
-                if any(cell.items() <= result.items() for result in _read(arguments.output)):
+                if any(cell.items() <= result.items() for result in kept(arguments.output)):
                     continue
                 found = {**cell, **train(model, arguments.data, plan, arguments.epochs, arguments.recipe)}
-                with arguments.output.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
+                keep(found, arguments.output)
                 console.print({key: value for key, value in found.items() if key != "widths"})
-    for table in tables(_read(arguments.output)):
+    for table in tables(kept(arguments.output)):
         console.print(table)
-
-
-def _read(path: Path) -> list[Result]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from rich.table import Table
 
 from benchmarks import walk
 from benchmarks.cifar import export_cifar_resnet
+from benchmarks.report import keep, kept
 from searchers import SEARCHERS
 from searchers.base import Proposal, Searcher
 from workers.data import load
@@ -202,20 +203,15 @@ def measure(arguments: argparse.Namespace, console: Console) -> None:
                             "trials": _TUNED if arguments.correlation else arguments.trials,
                             "searcher": " ".join([name, *(f"{key}={value}" for key, value in arguments.params.items())]),
                         }
-                        if any(cell.items() <= result.items() for result in _read(arguments.output)):
+                        if any(cell.items() <= result.items() for result in kept(arguments.output)):
                             continue
                         setting = setting or Setting(
                             model, arguments.data, ratio, seed, cell["trials"], not arguments.batchnorm_alone
                         )
                         measured = setting.correlation() if arguments.correlation else setting.search(name, arguments.params)
                         found = {**cell, **measured}
-                        with arguments.output.open("a") as file:
-                            file.write(json.dumps(found) + "\n")
+                        keep(found, arguments.output)
                         console.print({key: value for key, value in found.items() if not isinstance(value, list)})
-
-
-def _read(path: Path) -> list[Result]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def main() -> None:
@@ -239,7 +235,7 @@ def main() -> None:
     if arguments.data:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         measure(arguments, console)
-    results = _read(arguments.output)
+    results = kept(arguments.output)
     for table in tables(results):
         console.print(table)
     for line in correlations(results):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
@@ -11,6 +10,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, fx, nn
 
+from workers.pruned import save_whole
 from workers.quality import Objective, Quality
 from workers.spec import Recovery
 from workers.training import Progress, Trainer
@@ -93,8 +93,12 @@ class FineTuning:
             state["idle"] += 1
             if figures > state["best_figures"]:
                 state |= {"best": _copy(judged), "best_figures": figures, "idle": 0}
-            state |= {"trainer": self._trainer.progress(), "weights": self._network.state_dict()}
-            self._save(state)
+            state |= {
+                "trainer": self._trainer.progress(),
+                "weights": self._network.state_dict(),
+                "average": judged.state_dict(),
+            }
+            save_whole(state, self._file)
         if state["epoch"] < epochs:
             self._progress(f"Fine-tuning ends: no progress on the search split in {state['idle']} epochs.")
         self._network.load_state_dict(state["best"])
@@ -124,11 +128,6 @@ class FineTuning:
         near = -quality.divergence
         metric = quality.metric if self._objective.metric.higher_is_better else -quality.metric
         return (near, metric) if self._recovery.distill else (metric, near)
-
-    def _save(self, state: _Saved) -> None:
-        unfinished = self._file.with_suffix(".unfinished")
-        torch.save({**state, "average": self._averaged.state_dict()}, unfinished)
-        os.replace(unfinished, self._file)
 
 
 def _copy(network: nn.Module) -> Weights:

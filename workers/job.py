@@ -15,7 +15,6 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from pruners.errors import JobFailed
-from pruners.graph.shrink import shrink
 from pruners.latency import measure_latency
 from searchers.base import Proposal, Rival
 from searchers.space import SearchSpace
@@ -198,18 +197,15 @@ def _finish(
         exact = spec.resources.model_copy(update={"precision": "float32"})
         Passes(evaluator.dense, splits, spec.recovery.batchnorm_images, task=spec.task, resources=exact).recalibrate(network)
     if spec.recovery.final_epochs:
-        tuned = shrink(evaluator.dense, evaluator.coupling, keep)
-        tuned.load_state_dict(network.state_dict())
         FineTuning(
-            tuned,
-            evaluator.trainer(tuned, pruned.steps),
+            network,
+            evaluator.trainer(network, pruned.steps),
             lambda module: evaluator.quality(module, splits.search),
             evaluator.passes.objective,
             spec.recovery,
             networks / f"{winner.id}.tuned",
             log.progress,
         ).run()
-        network = tuned
     moved(network, CPU)
     dense_file = workdir / "dense.pt2"
     export_pt2(evaluator.dense, dense_file)

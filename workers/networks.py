@@ -6,7 +6,6 @@ too. So the job's process fetches them, writes them into a folder that outlives 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 
 from searchers.base import Proposal
 from workers.evaluator import Evaluator
-from workers.pruned import Pruned, State
+from workers.pruned import Pruned, State, save_whole
 
 
 class Networks:
@@ -40,9 +39,7 @@ class Networks:
 
     def put(self, number: int, state: State) -> None:
         """Writes a network; it is there whole or not at all."""
-        unfinished = self._folder / "unfinished"
-        torch.save(state, unfinished)
-        os.replace(unfinished, self._file(number))
+        save_whole(state, self._file(number))
 
     def get(self, number: int) -> Pruned:
         """The network of a trial, the very weights that were judged if they are still there."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TypedDict
+from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -41,3 +43,10 @@ class Pruned:
         """The tensors are on the CPU; if the network is there, they are its own."""
         weights = {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
         return State(keep=[torch.from_numpy(kept) for kept in self.keep], weights=weights, steps=self.steps)
+
+
+def save_whole(content: Any, path: Path) -> None:
+    """Writes tensors and plain values for ``torch.load``; the file is there whole or not at all, whenever the process dies."""
+    unfinished = path.with_suffix(".unfinished")
+    torch.save(content, unfinished)
+    os.replace(unfinished, path)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.command import Json, command, note, write_json
-from service.cli.values import Format, parse_budget, parse_params
+from service.cli.values import parse_budget, parse_params
+from service.jobs.formats import Format
 
 Option = typer.Option
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as submit and jobs show it.")]

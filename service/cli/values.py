@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from enum import StrEnum
 from typing import Any
 
 from pruners.errors import InvalidInput
-
-
-class Format(StrEnum):
-    """A checkpoint's forms."""
-
-    PT2 = "pt2"
-    SAFETENSORS = "safetensors"
-    RECIPE = "recipe"
-    ONNX = "onnx"
-
-    @property
-    def extension(self) -> str:
-        """Of a file in this form."""
-        return "json" if self is Format.RECIPE else self.value
 
 
 def parse_limit(option: str, text: str) -> int | None:

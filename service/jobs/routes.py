@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -17,6 +16,7 @@ from service.database.tables import KEY_LENGTH, Job, Trial, new_id
 from service.datasets.repository import datasets
 from service.jobs import validation
 from service.jobs.bodies import FORM, fingerprint, read_request
+from service.jobs.formats import Format
 from service.jobs.repository import JobRepository, Once
 from service.jobs.schemas import CheckpointView, EventView, JobRequest, JobView, PlanView, TrialView
 from service.jobs.states import ENDS, IllegalMove, State
@@ -43,16 +43,6 @@ EVENT_STREAM = "text/event-stream"
 MAX_NUMBER = 2**31 - 1  # of a trial: the largest integer of its column
 
 
-class Format(StrEnum):
-    """A checkpoint's forms."""
-
-    PT2 = "pt2"
-    SAFETENSORS = "safetensors"
-    RECIPE = "recipe"
-    ONNX = "onnx"
-
-
-_EXTENSIONS = {Format.PT2: "pt2", Format.SAFETENSORS: "safetensors", Format.RECIPE: "json", Format.ONNX: "onnx"}
 _MEDIA_TYPES = {Format.RECIPE: "application/json"}
 
 _BODY: dict[str, Any] = {
@@ -215,7 +205,7 @@ def get_checkpoint(job_id: str, context: InContext, format: Format = Format.PT2)
         context.store.verified(file.sha256),
         headers={"ETag": f'"{file.sha256}"'},
         media_type=_MEDIA_TYPES.get(format, "application/octet-stream"),
-        filename=f"{job.id}.{_EXTENSIONS[format]}",
+        filename=f"{job.id}.{format.extension}",
     )
 
 

@@ -49,7 +49,7 @@ def export_all(
     artefacts = [Artefact("pt2", pt2), Artefact("safetensors", weights), Artefact("recipe", recipe)]
     if wanted.onnx:
         try:
-            export_onnx(pt2, onnx)
+            export_onnx(module, pt2, onnx)
             artefacts.append(Artefact("onnx", onnx))
         except JobFailed as error:
             progress(str(error))

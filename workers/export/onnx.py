@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import fx
 
 from pruners.errors import JobFailed, reason
-from pruners.graph.modules import build_module
-from pruners.graph.program import read_program
 
 TOLERANCE = 1e-4  # relative to the largest output: another runtime's kernels add up in another order
 _BATCHES = (1, 3)  # of the check, where the network takes any
@@ -19,15 +18,19 @@ _BATCHES = (1, 3)  # of the check, where the network takes any
 _TALKATIVE = "torch.onnx._internal.exporter._registration"  # warns of every torchvision operator that is not there
 
 
-def export_onnx(program: Path, path: Path) -> None:
-    """Writes what a ``.pt2`` file of our own making computes, with its dynamic dims, and checks the file in onnxruntime.
+def export_onnx(module: fx.GraphModule, program: Path, path: Path) -> None:
+    """Writes a network with the dynamic dims of its program, and checks the file in onnxruntime.
+
+    Args:
+        module: the network, in eval mode.
+        program: the ``.pt2`` file that ``export_pt2`` made of it.
+        path: where to write.
 
     Raises:
         JobFailed: the network has an operator that ONNX lacks, or the file, run, does not compute what the network does.
     """
     import onnxruntime  # takes a while to import, as the exporter does
 
-    module = build_module(read_program(program)).eval()
     logging.getLogger(_TALKATIVE).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

@@ -339,6 +339,7 @@ def run_rank(rank: int, folder: str) -> None:
     """One of two ranks that meet in a folder and leave there what they found."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.save(gathered(rank, 2), f"{folder}/{rank}.pt")
+    distributed.barrier()  # neither closes its connections while the other may still use them
     distributed.destroy_process_group()
 
 

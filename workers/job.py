@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from pruners.cost import LATENCY
 from pruners.errors import JobFailed
-from pruners.latency import measure_latency
+from pruners.latency import Latency, measure_latency
 from searchers.base import Proposal, Rival
 from searchers.space import SearchSpace
 from searchers.tune import PARENT, PROPOSAL, AskTell
@@ -24,14 +26,15 @@ from workers.device import CPU, moved, prepare
 from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
 from workers.fine_tuning import FineTuning
-from workers.log import Artefact, JobLog, Measurement
+from workers.latency import InTime, on_a_worker, time_plans
+from workers.log import Artefact, JobLog, Measurement, Plan
 from workers.networks import Networks
 from workers.passes import Passes, Race
 from workers.plan import make_searcher
 from workers.pruned import Pruned
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
-from workers.spec import JobSpec
+from workers.spec import LATENCY_MS, JobSpec
 from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
 from workers.weight_evaluator import make_evaluator
 
@@ -58,11 +61,14 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     prepare(spec.resources)
     splits = load(data, spec.seed)
     evaluator = make_evaluator(model, splits, spec)
-    space = evaluator.space()
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    in_time = InTime(spec, model, evaluator, log) if spec.budget.metric == LATENCY_MS else None
+    space = evaluator.space(None if in_time is None else in_time.cost)
     trains = evaluator.schedule is not None or spec.recovery.short_steps > 0
     known = log.known() if spec.resources.reuse and not trains else {}
     searcher = make_searcher(space, spec)
-    search = RecordedSearch(searcher, log, lambda proposal: evaluator.plan(proposal.widths), spec.limits, known)
+    search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, in_time, proposal), spec.limits, known)
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 
@@ -90,11 +96,20 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"
         )
-    winner = search.best(space.fits)
-    if winner is None:
+    leaders = search.ranked(space.fits)
+    if not leaders:
         raise JobFailed(_why_none(search, space, log))
     log.finishing()
-    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), workdir, networks, log)
+    winner, latencies = (leaders[0], []) if in_time is None else in_time.best(leaders)
+    if not latencies and spec.resources.gpus:
+        dense, pruned = (evaluator.channels(widths) for widths in (space.dense, winner.widths))
+        latencies = on_a_worker(spec.resources, time_plans, model, spec.resources, [dense, pruned])
+    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), latencies, workdir, networks, log)
+
+
+def _plan(evaluator: Evaluator, in_time: InTime | None, proposal: Proposal) -> Plan:
+    plan = evaluator.plan(proposal.widths)
+    return plan if in_time is None else replace(plan, latency_ns=in_time.cost(LATENCY, proposal.widths))
 
 
 class _Watch(tune.Callback):
@@ -142,8 +157,6 @@ def run_trials(
     os.environ.update(_QUIET_TUNE)
     # It looks for each trial's result file at the end, and warns of every one that was not written.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
     workers = _share(spec, jobs)
     trainable: Any = tune.with_resources(
         tune.with_parameters(trial, **parameters),
@@ -188,10 +201,12 @@ def _finish(
     splits: Splits,
     winner: Proposal,
     pruned: Pruned,
+    latencies: Sequence[Latency],
     workdir: Path,
     networks: Path,
     log: JobLog,
 ) -> None:
+    """Trains, exports and measures the winner; ``latencies`` of the dense network and its own if a worker took them."""
     network, keep = pruned.network, pruned.keep
     if spec.resources.precision != "float32":
         exact = spec.resources.model_copy(update={"precision": "float32"})
@@ -211,8 +226,9 @@ def _finish(
     export_pt2(evaluator.dense, dense_file)
     channels = evaluator.channels(winner.widths)
     artefacts = export_all(network, evaluator.dense, evaluator.coupling, keep, channels, spec.exports, workdir, log.progress)
-    example = evaluator.dense.meta["inputs"][0].example(1)
-    latencies = measure_latency([(evaluator.dense, example), (network, example)])
+    if not latencies:
+        example = evaluator.dense.meta["inputs"][0].example(1)
+        latencies = measure_latency([(evaluator.dense, example), (network, example)])
     baseline, best = (
         Measurement(
             metric=evaluator.quality(module, splits.test).metric,
@@ -220,14 +236,28 @@ def _finish(
             params=plan.params,
             size_bytes=file.stat().st_size,
             latency_ms=latency.median_ms,
-            budget_ratio=space.cost(widths) / space.cost(space.dense),
+            latency_spread_ms=latency.spread_ms,
+            budget_ratio=share,
         )
-        for module, widths, plan, file, latency in (
-            (evaluator.dense, space.dense, evaluator.plan(space.dense), dense_file, latencies[0]),
-            (network, winner.widths, evaluator.plan(winner.widths), _file(artefacts, "pt2"), latencies[1]),
+        for module, plan, file, latency, share in (
+            (evaluator.dense, evaluator.plan(space.dense), dense_file, latencies[0], 1.0),
+            (
+                network,
+                evaluator.plan(winner.widths),
+                _file(artefacts, "pt2"),
+                latencies[1],
+                _share_kept(space, winner, latencies),
+            ),
         )
     )
     log.succeeded(winner.id, baseline, best, artefacts)
+
+
+def _share_kept(space: SearchSpace, winner: Proposal, latencies: Sequence[Latency]) -> float:
+    """Of the dense network's cost; of milliseconds those that were measured, not those foretold."""
+    if space.budget.metric == LATENCY:
+        return latencies[1].median_ms / latencies[0].median_ms
+    return space.cost(winner.widths) / space.cost(space.dense)
 
 
 def _file(artefacts: list[Artefact], wanted: str) -> Path:
@@ -241,7 +271,4 @@ def _why_none(search: RecordedSearch, space: SearchSpace, log: JobLog) -> str:
     remedy = "raise limits.max_seconds or limits.max_trials so that the search can get there"
     if log.stopping():
         remedy = "the search was asked to stop before it got there"
-    return (
-        f"None of the {len(search.outcomes)} trials that ended was within the budget of {space.budget.limit:,} "
-        f"{space.budget.metric}; {remedy}."
-    )
+    return f"None of the {len(search.outcomes)} trials that ended was within the budget of {space.budget.shown}; {remedy}."

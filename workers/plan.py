@@ -7,17 +7,18 @@ neither torch nor ray.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from pydantic import ValidationError
 
-from pruners.cost import CostModel
+from pruners.cost import LATENCY, NANOSECONDS, CostModel
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
 from searchers.base import Searcher, parse_params
 from searchers.finals import Finals
 from searchers.space import Budget, Group, SearchSpace
-from workers.spec import JobSpec, LayerRule
+from workers.spec import LATENCY_MS, JobSpec, LayerRule
 
 RUNS_SCHEDULES = "fixed"
 """The searcher whose one trial may be a training."""
@@ -25,6 +26,8 @@ RUNS_SCHEDULES = "fixed"
 _FINALISTS = 4  # the best of a search are much alike, and a fifth one hardly ever wins
 _FEWEST_TRIALS = 40  # of a search with finalists, unless they are asked for
 _FINAL_EPOCHS = 1
+
+_STAND_IN, _SOME_RATIO = "macs", 0.5  # for a budget of milliseconds before they are measured
 
 EVERY_TYPE = "default"
 """In ``op_types``: every layer type (NNI's word for it)."""
@@ -40,7 +43,8 @@ def make_space(
 
     Args:
         inspection_groups: ``groups`` of ``workers.inspection.inspect_model``, frozen ones included.
-        cost: over the groups whose ``frozen_reason`` is null, in order.
+        cost: over the groups whose ``frozen_reason`` is null, in order. Where it does not foretell latencies, MACs stand in for
+            a budget of milliseconds: groups and widths are the same.
         spec: the job's; ``pruner.config_list`` selects layers, and a group varies only if all its layers are selected.
         scores: per such group, of each of its classes, for a search that ranks them together; ``None`` before there are any.
 
@@ -61,9 +65,21 @@ def make_space(
         )
         for group, importance in zip(free, scores or [()] * len(free), strict=True)
     ]
-    dense = cost(spec.budget.metric, [group.width for group in groups])
-    budget = Budget.of(spec.budget.metric, dense, ratio=spec.budget.ratio, maximum=spec.budget.max)
-    return SearchSpace(groups, cost, budget, round_to=spec.pruner.round_to)
+    return SearchSpace(groups, cost, _budget(groups, cost, spec), round_to=spec.pruner.round_to)
+
+
+def _budget(groups: Sequence[Group], cost: CostModel, spec: JobSpec) -> Budget:
+    budget = spec.budget
+    metric = LATENCY if budget.metric == LATENCY_MS else budget.metric
+    stands_in = metric == LATENCY and not cost.foretells(LATENCY)
+    dense = cost(_STAND_IN if stands_in else metric, [group.width for group in groups])
+    if stands_in:
+        least = SearchSpace(groups, cost, Budget(_STAND_IN, dense - 1), spec.pruner.round_to)
+        return Budget(_STAND_IN, max(least.cost(least.least), int((budget.ratio or _SOME_RATIO) * dense)))
+    unit = NANOSECONDS if metric == LATENCY else 1
+    return Budget.of(
+        metric, dense, ratio=budget.ratio, maximum=None if budget.max is None else int(Fraction(str(budget.max)) * unit)
+    )
 
 
 def check_schedule(spec: JobSpec) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, best, replay
+from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, ranked, replay
 from searchers.space import Widths
 from workers.log import JobLog, Plan, Worker
 from workers.spec import Limits
@@ -111,10 +111,9 @@ class RecordedSearch:
         """What the failed trials said."""
         return [outcome.error or "no score" for outcome in self.outcomes.values() if outcome.score is None]
 
-    def wanted(self, fits: Callable[[tuple[int, ...]], bool]) -> set[int]:
+    def wanted(self, fits: Callable[[Widths], bool]) -> set[int]:
         """The trials whose networks may still be asked for: the best so far, and those that may be named as a parent."""
-        winner = self.best(fits)
-        wanted = set() if winner is None else {winner.id}
+        wanted = {winner.id for winner in self.ranked(fits)[:1]}
         if self._searcher.names_parents:
             named = max((p.parent for p in self.proposals.values() if p.parent is not None), default=0)
             running = (p.parent or 0 for number, p in self.proposals.items() if number not in self.outcomes)
@@ -127,6 +126,6 @@ class RecordedSearch:
         """The most trials that there will be, given ones included."""
         return self._given + min(self._searcher.planned_trials, self._max_trials)
 
-    def best(self, fits: Callable[[tuple[int, ...]], bool]) -> Proposal | None:
-        """The proposal with the highest score among those whose widths fit the budget; the earlier of equals."""
-        return best(self.proposals, self.outcomes, fits)
+    def ranked(self, fits: Callable[[Widths], bool]) -> list[Proposal]:
+        """The proposals whose widths fit the budget, the highest score first; the earlier of equals."""
+        return ranked(self.proposals, self.outcomes, fits)

@@ -6,12 +6,15 @@ API validates with the same classes.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCORING = 2
 """Version of what a trial's score means: raised when the same cut would score otherwise; scores of two are not compared."""
+
+LATENCY_MS = "latency_ms"
+"""The budget's metric that is measured before it can be searched on, in the unit that users state it in."""
 
 
 class Strict(BaseModel):
@@ -77,18 +80,22 @@ class Task(Strict):
 class Budget(Strict):
     """The most that the pruned network may cost: a share of the dense network or an absolute figure, never both."""
 
-    metric: Literal["macs", "params", "size_bytes", "sparsity"] = Field(
+    metric: Literal["macs", "params", "size_bytes", "latency_ms", "sparsity"] = Field(
         "macs",
-        description="MACs of one input, parameters, bytes of weights and buffers (a file adds what describes them), or the "
-        "share of weights that are zero.",
+        description="MACs of one input, parameters, bytes of weights and buffers (a file adds what describes them), "
+        "milliseconds of one input on a worker (one thread of its CPU, or its GPU), or the share of weights that are zero.",
     )
     ratio: float | None = Field(None, gt=0, lt=1, description="Share of the dense network's cost; of sparsity, of its weights.")
-    max: int | None = Field(None, gt=0, description="Absolute cost; of sparsity, the weights that stay.")
+    max: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Absolute cost, a whole number but in milliseconds; of sparsity, the weights that stay."
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if (self.ratio is None) == (self.max is None):
             raise ValueError("give either ratio or max")
+        if self.max is not None and self.metric != LATENCY_MS and self.max % 1:
+            raise ValueError(f"max counts {self.metric}; give a whole number")
         return self
 
 

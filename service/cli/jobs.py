@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
 _SUBMIT = """\
   secateur submit resnet20.pt2 --data cifar10.npz --budget macs=0.5 --watch
   secateur submit net.pt2 --data d.npz --budget params=120000
+  secateur submit net.pt2 --data d.npz --budget latency_ms=0.7
   secateur submit net.pt2 --data d.npz --budget macs=0.3 \\
       --searcher netadapt --param NAME=VALUE --pruner l1 --final-epochs 5
   secateur submit net.pt2 --data d.npz --budget macs=0.3 --warm-start JOB
@@ -58,7 +59,8 @@ def submit(
         str,
         Option(
             metavar="METRIC=VALUE",
-            help="What the network may cost in macs or params: below 1 a share of the dense network, else a maximum.",
+            help="What the network may cost in macs, params, size_bytes or latency_ms: below 1 a share of the dense network, "
+            "else a maximum (of latency with its unit: latency_ms=0.8ms).",
         ),
     ],
     task: Annotated[

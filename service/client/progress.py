@@ -34,7 +34,8 @@ def watch(client: Client, job_id: str, console: Console | None = None) -> dict[s
 
 def budget_text(budget: dict[str, Any]) -> str:
     """A spec's budget in words: ``macs ≤ 50 %`` or ``params ≤ 120,000``."""
-    limit = f"{budget['max']:,}" if budget.get("max") is not None else f"{100 * budget['ratio']:g} %"
+    unit = " ms" if budget["metric"] == "latency_ms" else ""
+    limit = f"{budget['max']:,}{unit}" if budget.get("max") is not None else f"{100 * budget['ratio']:g} %"
     bound = "≥" if budget["metric"] == "sparsity" and budget.get("max") is None else "≤"
     return f"{budget['metric']} {bound} {limit}"
 

@@ -53,6 +53,7 @@ from workers.data import load
 from workers.job import run_trials
 from workers.log import Plan
 from workers.search import RecordedSearch
+from workers.share import Share
 from workers.spec import JobSpec
 from workers.trainable import PruningTrial
 from workers.weight_evaluator import make_evaluator
@@ -145,8 +146,8 @@ def _figures(
             search.tell(proposal_id, result)
 
         used = time.process_time()
-        asks = AskTell(search.ask, tell, lambda _: None, lambda _: None)
-        run_trials(spec, trial, parameters, asks, Path(folder), log, jobs)
+        asks = AskTell(search.ask, tell, lambda _: None, lambda _: None, Share(spec, lambda: jobs))
+        run_trials(spec, trial, parameters, asks, Path(folder), log)
         used = time.process_time() - used
         database.close()
     return _summary(clocks, spec.limits.max_concurrent // jobs, used)

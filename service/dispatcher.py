@@ -127,7 +127,6 @@ class LocalRay:
         variables = {
             "SECATEUR_DATA_DIR": str(settings.data_dir),
             "SECATEUR_STORE": str(settings.store_dir),
-            "SECATEUR_MAX_RUNNING_JOBS": str(settings.max_running_jobs),
         }
         if make_url(settings.database).password is None:
             variables["SECATEUR_DATABASE_URL"] = settings.database

@@ -13,7 +13,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = Settings.load()
     database = Database(settings.database)
     try:
-        work, store = partial(_run_job, settings.max_running_jobs), Store(settings.store_dir)
+        work, store = _run_job, Store(settings.store_dir)
         return attempt(parsed.job, parsed.attempt, database, store, settings.data_dir, work, _leave)
     finally:
         database.close()
@@ -106,10 +105,10 @@ def _reason(error: Exception) -> str:
     return f"The job met an error of the service's own ({type(error).__name__}); its Ray log has the details."
 
 
-def _run_job(jobs: int, spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, job_log: JobLog) -> None:
+def _run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, job_log: JobLog) -> None:
     from workers.job import run_job  # takes seconds to import, in which the attempt is claimed already
 
-    run_job(spec, model, data, workdir, networks, job_log, jobs)
+    run_job(spec, model, data, workdir, networks, job_log)
 
 
 def _leave() -> None:

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     max_running_jobs: int = Field(
         1,
         ge=1,
-        description="Jobs at once. Each takes this part of the cluster at most, so that all go on; by default one takes all.",
+        description="Jobs at once. They share the cluster evenly, so that all go on; one that is alone takes all of it.",
     )
     user_max_jobs: int | None = Field(
         10, ge=0, description="Jobs of a new user's that have not ended, at most; 'secateur users set' changes one user's."

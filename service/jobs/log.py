@@ -27,7 +27,7 @@ from searchers.space import Widths
 from service.database import Database, DatabaseAway, now
 from service.database.tables import Attempt, Checkpoint, Job, Trial
 from service.jobs.known import known_outcomes
-from service.jobs.states import UNWANTED, WRITABLE, State, announce, locked, move
+from service.jobs.states import LIVE, UNWANTED, WRITABLE, State, announce, locked, move
 from service.problems import StorageFull
 from service.store import Store
 from workers.log import Artefact, JobLog, Measurement, Plan, Worker
@@ -151,6 +151,16 @@ class DatabaseLog(JobLog):
             announce(session, job, "progress", {"message": f"Timed: the budget is {limit / NANOSECONDS:.4g} ms for one input."})
 
         self._write(change)
+
+    def jobs(self) -> int:
+        def read() -> int:
+            with self._database.read() as session:
+                cluster = select(Attempt.cluster).where(Attempt.job_id == self._job_id, Attempt.number == self._attempt)
+                alive = select(func.count()).select_from(Job).join(Attempt, Attempt.job_id == Job.id)
+                newest = alive.where(Attempt.number == Job.attempt, Job.state.in_(LIVE))
+                return session.scalars(newest.where(Attempt.cluster == cluster.scalar_subquery())).one()
+
+        return max(1, patiently(read))
 
     def running(self, planned_trials: int) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:

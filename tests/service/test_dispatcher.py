@@ -322,7 +322,6 @@ def test_the_local_jobs_find_the_same_data_and_no_secret(tmp_path: Path) -> None
     assert ray.environment() == {
         "SECATEUR_DATA_DIR": str(tmp_path),
         "SECATEUR_STORE": str(tmp_path / "store"),
-        "SECATEUR_MAX_RUNNING_JOBS": "1",
         "SECATEUR_DATABASE_URL": f"sqlite:///{tmp_path / 'secateur.db'}",
     }
     _, _, job = a_job(id="job-1", attempt=3)

@@ -307,6 +307,15 @@ def test_progress_while_running(finished: Finished) -> None:
     assert [point["trial"] for point in job["pareto"]] == [2, 1, 0]  # 3 costs more than 2 and scores less
 
 
+def test_a_job_knows_how_many_share_its_cluster(finished: Finished) -> None:
+    assert finished.log.jobs() == 1
+    _, other = finished.another('{"budget": {"ratio": 0.5}}')
+    assert finished.log.jobs() == other.jobs() == 2
+    other.failed("It is of no use.")
+    finished.client.post("/jobs", files={"model": b"model", "data": b"data"}, data={"job": '{"budget": {"ratio": 0.5}}'})
+    assert finished.log.jobs() == 1, "nor does one count that waits"
+
+
 def test_a_job_shows_what_it_said_last(finished: Finished) -> None:
     finished.log.progress("epoch 1")
     finished.log.progress("epoch 2")

@@ -72,7 +72,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> Iterator[D
         rows.sort(key=lambda row: [row.split('"')[1] == table for table in parents], reverse=True)
         with database.engine.begin() as connection:
             for row in rows:
-                if "alembic_version" not in row:
+                if "alembic_version" not in row and 'INTO "users"' not in row:  # what the migrations themselves fill
                     connection.exec_driver_sql(row)
             connection.execute(text("SELECT setval(pg_get_serial_sequence('events', 'id'), 100)"))
     yield database

@@ -38,6 +38,7 @@ from service.store import Store
 from service.transfers import routes as transfers
 from service.transfers.schemas import TransferRequest
 from service.users import routes as users
+from service.webhooks.deliveries import Deliveries
 
 SCHEMA_REF = "#/components/schemas/{model}"
 
@@ -65,7 +66,8 @@ def create_app(
         app.state.context, app.state.token = context, admin_token(settings)
         app.state.limits = RateLimits(settings.requests_per_second)
         context.catalogue.prepare()
-        running = [asyncio.create_task(work) for work in (context.dispatcher.run(), context.watch.run())]
+        deliveries = Deliveries(context.database, settings.webhook_networks)
+        running = [asyncio.create_task(work) for work in (context.dispatcher.run(), context.watch.run(), deliveries.run())]
         try:
             yield
         finally:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pruners.errors import InvalidInput
 from workers.plan import refusal
@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     requests_per_second: float = Field(
         50.0, gt=0, description="Calls of one user, on the average over ten seconds: dozens of clients that watch jobs."
     )
+    webhooks: bool = Field(True, description="Whether jobs may tell their events to addresses that their senders name.")
+    webhook_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        (), description="Networks that webhooks may call besides public addresses, by commas: 10.1.0.0/16,127.0.0.1/32."
+    )
     inspect_seconds: int = Field(
         120, ge=1, description="Limit of one inspection: importing torch takes seconds, reading the largest zoo model ten."
     )
@@ -78,6 +82,11 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         """Job processes start in another folder."""
         return None if value is None else value.expanduser().absolute()
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def _by_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("token", "ray_auth_token")
     @classmethod

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from service.cli.command import Json, command, note, write_json
+from service.cli.command import Json, answer, command, note
+from service.cli.tables import show_inspection
 
 Option = typer.Option
 
@@ -86,12 +87,7 @@ def inspect(
 
         svg.write_text(draw(found, model.stem), encoding="utf-8")
         note(f"The picture is in {svg}.")
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_inspection
-
-    show_inspection(found)
+    answer(found, as_json, show_inspection)
 
 
 def demo() -> None:

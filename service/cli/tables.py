@@ -1,16 +1,15 @@
-"""What commands show to people: tables that fit 80 columns, plain off a terminal."""
+"""What commands show to people: tables that fit 80 columns, plain off a terminal. rich is imported when there is one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from service.texts import best_text, budget_text, number_text
 
-from service.client.progress import best_text, budget_text, number_text
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Json = dict[str, Any]
 
@@ -54,9 +53,9 @@ def show_job(job: Json) -> None:
         _print(table)
 
 
-def show_trials(job: Json, trials: Sequence[Json]) -> None:
-    """One line per trial of a job."""
-    table = _table("trial>", "state", "score>", f"{job['metric']['name']}>", "MACs>", "params>", "s>", "note")
+def show_trials(trials: Sequence[Json], metric: str) -> None:
+    """One line per trial of a job that reports this metric."""
+    table = _table("trial>", "state", "score>", f"{metric}>", "MACs>", "params>", "s>", "note")
     for trial in trials:
         outcome = trial["outcome"] or {}
         table.add_row(
@@ -145,6 +144,9 @@ def show_audit(entries: Sequence[Json]) -> None:
 
 def _table(*headings: str) -> Table:
     """Columns by heading; a trailing ``>`` aligns to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
         right = heading.endswith(">")
@@ -154,11 +156,15 @@ def _table(*headings: str) -> Table:
 
 def _print(shown: Table | str) -> None:
     """Without markup: names are the users' own and may hold brackets."""
+    from rich.console import Console
+
     Console(highlight=False, markup=False).print(shown, soft_wrap=isinstance(shown, str))
 
 
 def _wrapped(text: str, indent: str = "") -> None:
     """A paragraph in lines of the terminal's width."""
+    from rich.console import Console
+
     for line in wrap(text, Console().width, initial_indent=indent, subsequent_indent=indent + _INDENT):
         _print(line)
 

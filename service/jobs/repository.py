@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.database import Database, alone, now
-from service.database.tables import Attempt, Checkpoint, Dataset, Event, IdempotencyKey, Job, Model, Trial, is_id
+from service.database.tables import Attempt, Checkpoint, Dataset, Delivery, Event, IdempotencyKey, Job, Model, Trial, is_id
 from service.jobs.states import AFTER_LOSS, ENDS, LIVE, UNWANTED, IllegalMove, State, announce, locked, move
 from service.jobs.summary import Summary, summaries
 from service.pages import newest_first, oldest_first
@@ -226,7 +226,7 @@ class JobRepository:
             job = locked(session, job_id)
             if job.state not in ENDS:
                 raise Conflict(f"Job {job.id} is {job.state}; cancel it before it is deleted.")
-            for table in (IdempotencyKey, Attempt, Trial, Checkpoint, Event):
+            for table in (Delivery, IdempotencyKey, Attempt, Trial, Checkpoint, Event):
                 session.execute(delete(table).where(table.job_id == job_id))
             session.delete(job)
 

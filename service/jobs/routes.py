@@ -27,6 +27,7 @@ from service.models.repository import models
 from service.pages import CURSOR, After, Limit, Page
 from service.problems import BadRange, Conflict, KeyReused, NotFound, documented
 from service.uploads import REFUSALS
+from service.webhooks.addresses import check_webhook
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -264,6 +265,8 @@ async def _plan(sent: JobRequest, context: Context) -> _Plan:
     if sent.task.code is not None and not context.settings.allow_code:
         problem = "runs code of its sender's, which this server does not; ask its operator for SECATEUR_ALLOW_CODE"
         raise InvalidInput("task.type", "custom", problem)
+    if sent.webhook is not None:
+        await check_webhook(sent.webhook.url, context.settings.webhooks, context.settings.webhook_networks)
 
     def check() -> _Plan:
         model = models(context.database).get(sent.model)
@@ -287,4 +290,5 @@ def _new_job(sent: JobRequest, planned: _Plan) -> Job:
         budget_limit=plan.limit,
         planned_trials=plan.given_trials + plan.planned_trials,
         state=State.QUEUED,
+        webhook=None if sent.webhook is None else sent.webhook.model_dump(mode="json"),
     )

@@ -25,6 +25,7 @@ from service.jobs.schemas import (
 )
 from service.jobs.states import State
 from service.jobs.summary import Scored, Summary
+from service.webhooks.schemas import WebhookView
 from workers.spec import JobSpec, Task
 from workers.tasks import METRICS
 
@@ -50,6 +51,7 @@ def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
         pareto=[_point(trial) for trial in summary.front],
         counts=counts,
         spec=spec,
+        webhook=WebhookView.of(job),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

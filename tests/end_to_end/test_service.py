@@ -42,7 +42,7 @@ def client(data_dir: Path) -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def job(client: Client, files: tuple[Path, Path]) -> dict[str, Any]:
     """A finished NetAdapt job and its uploads' ids."""
-    from service.client.progress import watch
+    from service.client.display import watch
 
     model, data = client.upload_model(files[0]), client.upload_dataset(files[1])
     spec = {
@@ -76,7 +76,7 @@ def test_the_job_succeeds_within_its_budget(job: dict[str, Any], client: Client)
 
 def test_a_job_is_paused_resumed_and_stopped(job: dict[str, Any], client: Client) -> None:
     """Over the real Ray: no process of it is left while it is paused, and what it had found is kept."""
-    from service.client.progress import watch
+    from service.client.display import watch
 
     spec = {**job["request"], "name": "paused", "searcher": {"name": "random"}, "limits": {"max_trials": 400}}
     made = client.create_job(spec)

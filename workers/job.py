@@ -84,7 +84,13 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         trained.keep_only(search.wanted(space.fits))  # which takes the longer, the more trials there were
 
     asks = AskTell(search.ask, tell, trained.reference, race)
-    parameters = {"model": model, "data": splits, "spec": spec, "found": evaluator.found, "races": searcher.names_rivals}
+    parameters = {
+        "model": np.fromfile(model, np.uint8),
+        "data": splits,
+        "spec": spec,
+        "found": evaluator.found,
+        "races": searcher.names_rivals,
+    }
     run_trials(spec, PruningTrial, parameters, asks, workdir, log, jobs)
     if search.hopeless:
         raise JobFailed(

@@ -34,7 +34,7 @@ from service.report import routes as reports
 from service.requests import RequestLog
 from service.scopes import Scope
 from service.settings import Settings
-from service.store import Store
+from service.store import open_store
 from service.transfers import routes as transfers
 from service.transfers.schemas import TransferRequest
 from service.users import routes as users
@@ -132,7 +132,7 @@ def _open(settings: Settings, inspect: Inspect, ray: Ray, requests: RequestMetri
     return Context(
         settings=settings,
         database=database,
-        store=Store(settings.store_dir),
+        store=open_store(settings),
         inspect=inspect,
         catalogue=Catalogue(inspect),
         dispatcher=Dispatcher(database, ray, settings.max_running_jobs, requests.waited),

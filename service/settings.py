@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -14,6 +15,9 @@ from workers.plan import refusal
 
 GIB = 2**30
 
+# Of a prefix, what needs no quoting anywhere and leads nowhere else.
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)*/?")
+
 
 class Settings(BaseSettings):
     """The service's settings; each has a default that works on one machine."""
@@ -22,9 +26,14 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("secateur-data"), description="Database, store, token and Ray's state by default.")
     database_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in data_dir.")
-    store: Path | None = Field(None, description="Folder for uploads and checkpoints; unset: data_dir/store.")
+    store: str | None = Field(
+        None, description="Folder for uploads and checkpoints, or s3://BUCKET[/PREFIX]; unset: data_dir/store."
+    )
     ray_address: str | None = Field(
         None, description="Ray's dashboard and Jobs API, http://head:8265; unset: a Ray of our own on this machine."
+    )
+    ray_dashboard: str | None = Field(
+        None, description="Where people find Ray's dashboard, if that is another address than ray_address, for links."
     )
     ray_auth_token: SecretStr | None = Field(None, description="Token of the Ray at ray_address, if it asks for one.")
     host: str = Field("127.0.0.1", description="Loopback, so that nothing is exposed unless asked for.")
@@ -77,11 +86,20 @@ class Settings(BaseSettings):
         8 * GIB, gt=0, description="Address space of one inspection beyond twice the file: torch alone maps several GiB."
     )
 
-    @field_validator("data_dir", "store")
+    @field_validator("data_dir")
     @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
+    def _absolute(cls, value: Path) -> Path:
         """Job processes start in another folder."""
-        return None if value is None else value.expanduser().absolute()
+        return value.expanduser().absolute()
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _place(cls, value: str | Path | None) -> str | None:
+        if value is None or (isinstance(value, str) and _BUCKET.fullmatch(value)):
+            return value
+        if "://" in str(value):
+            raise ValueError("give a folder, or s3://BUCKET or s3://BUCKET/PREFIX")
+        return str(Path(value).expanduser().absolute())
 
     @field_validator("webhook_networks", mode="before")
     @classmethod
@@ -95,7 +113,7 @@ class Settings(BaseSettings):
             raise ValueError("a blank token would let everybody in; unset it or choose a long random one")
         return value
 
-    @field_validator("ray_address")
+    @field_validator("ray_address", "ray_dashboard")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -119,9 +137,9 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir / 'secateur.db'}"
 
     @property
-    def store_dir(self) -> Path:
-        """The store's folder."""
-        return self.store or self.data_dir / "store"
+    def store_at(self) -> str:
+        """The store's folder, or its ``s3://BUCKET[/PREFIX]``."""
+        return self.store or str(self.data_dir / "store")
 
     def check_exposure(self) -> None:
         """Raises ``InvalidInput`` if the API would be reachable from other machines with a token nobody chose."""

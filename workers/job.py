@@ -63,7 +63,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     evaluator = make_evaluator(model, splits, spec)
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    in_time = InTime(spec, model, evaluator, log) if spec.budget.metric == LATENCY_MS else None
+    sent = np.fromfile(model, np.uint8)
+    in_time = InTime(spec, sent, evaluator, log) if spec.budget.metric == LATENCY_MS else None
     space = evaluator.space(None if in_time is None else in_time.cost)
     trains = evaluator.schedule is not None or spec.recovery.short_steps > 0
     known = log.known() if spec.resources.reuse and not trains else {}
@@ -90,7 +91,13 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         trained.keep_only(search.wanted(space.fits))  # which takes the longer, the more trials there were
 
     asks = AskTell(search.ask, tell, trained.reference, race, Share(spec, log.jobs))
-    parameters = {"model": model, "data": splits, "spec": spec, "found": evaluator.found, "races": searcher.names_rivals}
+    parameters = {
+        "model": sent,
+        "data": splits,
+        "spec": spec,
+        "found": evaluator.found,
+        "races": searcher.names_rivals,
+    }
     run_trials(spec, PruningTrial, parameters, asks, workdir, log)
     if search.hopeless:
         raise JobFailed(
@@ -103,7 +110,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     winner, latencies = (leaders[0], []) if in_time is None else in_time.best(leaders)
     if not latencies and spec.resources.gpus:
         dense, pruned = (evaluator.channels(widths) for widths in (space.dense, winner.widths))
-        latencies = on_a_worker(spec.resources, time_plans, model, spec.resources, [dense, pruned])
+        latencies = on_a_worker(spec.resources, time_plans, sent, spec.resources, [dense, pruned])
     _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), latencies, workdir, networks, log)
 
 

@@ -34,7 +34,9 @@ def serve(
     ] = None,
     port: Annotated[int | None, Option(help="[8000]")] = None,
     database_url: Annotated[str | None, Option(help="SQLAlchemy URL. [SQLite in the data folder]")] = None,
-    store: Annotated[Path | None, Option(help="Folder of uploads and checkpoints. [store in the data folder]")] = None,
+    store: Annotated[
+        str | None, Option(help="Folder of uploads and checkpoints, or s3://BUCKET/PREFIX. [store in the data folder]")
+    ] = None,
     ray_address: Annotated[
         str | None, Option(help="Dashboard of a running Ray, http://HOST:8265. [a Ray of our own on this machine]")
     ] = None,

@@ -62,12 +62,12 @@ def gc(
     """
     from service.database import Database
     from service.retention import collect
-    from service.store import Store
+    from service.store import open_store
 
     settings = _settings(data_dir)
     database = Database(settings.database)
     try:
-        freed = collect(database, Store(settings.store_dir), settings.data_dir, grace_hours * 3600)
+        freed = collect(database, open_store(settings), settings.data_dir, grace_hours * 3600)
     finally:
         database.close()
     forgotten = {"idempotency_keys": freed.idempotency_keys, "audit_entries": freed.audit_entries}

@@ -29,7 +29,7 @@ from service.database.tables import Attempt, Checkpoint, Job, Trial
 from service.jobs.known import known_outcomes
 from service.jobs.states import LIVE, UNWANTED, WRITABLE, State, announce, locked, move
 from service.problems import StorageFull
-from service.store import Store
+from service.store import Store, StoreAway
 from workers.log import Artefact, JobLog, Measurement, Plan, Worker
 
 OUTAGE_SECONDS = 3600.0  # that a process waits for its database; what it has found so far is on record anyway
@@ -259,7 +259,8 @@ class DatabaseLog(JobLog):
         self._write(lambda session, job, _: announce(session, job, "progress", {"message": message, **figures}))
 
     def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
-        blobs = [(artefact.format, self._store.put_file(artefact.path)) for artefact in artefacts]
+        put = self._store.put_file
+        blobs = [(artefact.format, patiently(partial(put, artefact.path), (StoreAway,))) for artefact in artefacts]
 
         def change(session: Session, job: Job, attempt: Attempt) -> None:
             for form, blob in blobs:
@@ -312,7 +313,7 @@ class DatabaseLog(JobLog):
 
 
 def patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ...] = (DatabaseAway,)) -> Result:
-    """Does the work as soon as the database answers."""
+    """Does the work as soon as the database answers, or what else is ``awaited``."""
     began, wait = time.monotonic(), _FIRST_WAIT
     while True:
         try:
@@ -320,7 +321,7 @@ def patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ..
         except awaited as error:
             if time.monotonic() - began > OUTAGE_SECONDS:
                 raise
-            log.warning("database_away", reason=str(error), seconds=round(time.monotonic() - began, 1))
+            log.warning("waiting", reason=str(error), seconds=round(time.monotonic() - began, 1))
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 

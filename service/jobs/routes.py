@@ -108,7 +108,7 @@ async def post_job(
         job = await run_in_threadpool(jobs.add, _new_job(sent, planned), planned.given, once)
         context.dispatcher.wake()
     response.headers["Location"] = f"/jobs/{job.id}"
-    return await run_in_threadpool(_view, jobs, job)
+    return await run_in_threadpool(_view, context, job)
 
 
 @router.get("")
@@ -117,14 +117,14 @@ def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page
     jobs = JobRepository(context.database)
     rows, following = jobs.page(limit, after)
     found, said = jobs.summaries_of(rows), jobs.messages_of(rows)
-    return Page(items=[job_view(job, found[job.id], said.get(job.id)) for job in rows], next=following)
+    page_of = context.dispatcher.dashboard
+    return Page(items=[job_view(job, found[job.id], said.get(job.id), page_of(job)) for job in rows], next=following)
 
 
 @router.get("/{job_id}", responses=documented(NotFound))
 def get_job(job_id: str, context: InContext) -> JobView:
     """One job: its state, how far it is, what it found."""
-    jobs = JobRepository(context.database)
-    return _view(jobs, jobs.get(job_id))
+    return _view(context, JobRepository(context.database).get(job_id))
 
 
 @router.get("/{job_id}/trials", responses=documented(NotFound))
@@ -244,11 +244,13 @@ async def _control(context: Context, ask: Callable[[JobRepository, str], Job], j
     jobs = JobRepository(context.database)
     job = await run_in_threadpool(ask, jobs, job_id)
     context.dispatcher.wake()
-    return await run_in_threadpool(_view, jobs, job)
+    return await run_in_threadpool(_view, context, job)
 
 
-def _view(jobs: JobRepository, job: Job) -> JobView:
-    return job_view(job, jobs.summaries_of([job])[job.id], jobs.messages_of([job]).get(job.id))
+def _view(context: Context, job: Job) -> JobView:
+    jobs = JobRepository(context.database)
+    summary, message = jobs.summaries_of([job])[job.id], jobs.messages_of([job]).get(job.id)
+    return job_view(job, summary, message, context.dispatcher.dashboard(job))
 
 
 @dataclass(frozen=True)

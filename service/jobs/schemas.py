@@ -192,7 +192,7 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    links: dict[str, str]
+    links: dict[str, str] = Field(description="Of this API; and `ray`, the job in Ray's dashboard, which asks for Ray's token.")
 
 
 class ProposalView(BaseModel):

@@ -32,8 +32,8 @@ from workers.tasks import METRICS
 _PARTS = ("trials", "events", "checkpoint", "checkpoints", "report")
 
 
-def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
-    """A job with what its trials add up to, and the last line that it said."""
+def job_view(job: Job, summary: Summary, message: str | None, dashboard: str | None = None) -> JobView:
+    """A job with what its trials add up to, the last line that it said, and its page in Ray's dashboard."""
     spec = JobSpec.model_validate(job.spec)
     counts = Counts.model_validate(summary.counts)
     return JobView(
@@ -56,7 +56,8 @@ def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
         started_at=job.started_at,
         finished_at=job.finished_at,
         links={"self": f"/jobs/{job.id}"}
-        | {name: f"/jobs/{job.id}/{name}" for name in (*_PARTS, "cancel", "stop", "pause", "resume")},
+        | {name: f"/jobs/{job.id}/{name}" for name in (*_PARTS, "cancel", "stop", "pause", "resume")}
+        | ({} if dashboard is None else {"ray": dashboard}),
     )
 
 

@@ -129,13 +129,15 @@ def test_other_formats_hold_the_same_network(job: dict[str, Any], client: Client
     assert len(recipe["keep"]["blocks.0.conv1.weight"].get("0", range(16))) == len(weights["blocks.0.conv1.weight"])
 
 
-def test_rays_dashboard_lists_the_job_and_the_trials_by_name(job: dict[str, Any], data_dir: Path) -> None:
+def test_rays_dashboard_lists_the_job_and_the_trials_by_name(job: dict[str, Any], client: Client, data_dir: Path) -> None:
     url = json.loads((data_dir / "ray.json").read_text())["jobs_url"]
     header = {"Authorization": f"Bearer {(data_dir / 'ray.token').read_text()}"}
     listed = httpx2.get(f"{url}/api/jobs/", headers=header).json()
     assert [entry["metadata"]["name"] for entry in listed if entry["submission_id"] == f"{job['id']}-1"] == ["digits-half"]
     actors = httpx2.get(f"{url}/logical/actors", headers=header).json()["data"]["actors"].values()
     assert "PruningTrial" in {actor["actorClass"] for actor in actors}
+    assert f"-m service.run_job {job['id']} --attempt 1 --name digits-half" in str(listed)
+    assert client.job(job["id"])["links"]["ray"] == f"{url}/#/jobs/{job['id']}-1"
     assert httpx2.get(f"{url}/api/jobs/").status_code == 401
 
 

@@ -25,7 +25,7 @@ from service.jobs.log import DatabaseLog, NotWanted, patiently
 from service.jobs.repository import JobRepository
 from service.jobs.states import State, locked, move
 from service.jobs.views import trial_view
-from service.store import Store
+from service.store import FolderStore
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 from workers.log import Artefact, JobLog, Measurement, Plan, Worker
 
@@ -49,7 +49,7 @@ def started(database: Database, job_id: str) -> int:
 
 
 @pytest.fixture
-def log(database: Database, store: Store, queued: str) -> DatabaseLog:
+def log(database: Database, store: FolderStore, queued: str) -> DatabaseLog:
     log = DatabaseLog(database, store, queued, started(database, queued))
     log.running(20)
     return log
@@ -77,7 +77,7 @@ def test_the_record_keeps_the_order_of_asks_and_tells(log: DatabaseLog, seed: in
     assert list(log.record()) == expected  # floats too: replay compares for equality
 
 
-def test_another_process_reads_the_same_record(log: DatabaseLog, database: Database, store: Store, queued: str) -> None:
+def test_another_process_reads_the_same_record(log: DatabaseLog, database: Database, store: FolderStore, queued: str) -> None:
     log.asked(Proposal(0, (3, 4), "first"), plan())
     assert list(DatabaseLog(database, store, queued, 2).record()) == [Asked(Proposal(0, (3, 4), "first"))]
 
@@ -112,7 +112,7 @@ def test_a_process_that_is_not_wanted_changes_nothing(
 
 
 def test_an_attempt_belongs_to_the_process_that_claimed_it(
-    log: DatabaseLog, database: Database, store: Store, queued: str
+    log: DatabaseLog, database: Database, store: FolderStore, queued: str
 ) -> None:
     """A head that died may have started a process for an attempt that was then submitted again to its successor."""
     log.claim("here", 1)
@@ -146,7 +146,7 @@ class Flaky(Database):
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_write_whose_connection_is_lost_is_made_once(
-    database_url: str, database: Database, store: Store, queued: str, committed: bool, monkeypatch: pytest.MonkeyPatch
+    database_url: str, database: Database, store: FolderStore, queued: str, committed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.jobs.log.time.sleep", lambda _: None)
     number = started(database, queued)
@@ -197,7 +197,7 @@ def test_a_pausing_job_hears_what_is_finished_and_no_more(log: DatabaseLog, data
 
 
 def test_the_time_of_earlier_attempts_is_that_in_which_they_worked(
-    log: DatabaseLog, database: Database, store: Store, queued: str
+    log: DatabaseLog, database: Database, store: FolderStore, queued: str
 ) -> None:
     jobs = JobRepository(database)
     for number, (began, seen) in enumerate([(0, 100), (1000, 1040)], start=1):

@@ -17,7 +17,7 @@ from service.database import Database, DatabaseAway
 from service.jobs.repository import JobRepository
 from service.jobs.states import State
 from service.run_job import attempt
-from service.store import Store
+from service.store import FolderStore, StoreAway
 from tests.service.doubles import DATA, MODEL
 from workers.log import Artefact, JobLog, Measurement
 from workers.spec import JobSpec
@@ -26,7 +26,7 @@ FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=
 
 
 @pytest.fixture
-def jobs(database: Database, store: Store, queued: str) -> JobRepository:
+def jobs(database: Database, store: FolderStore, queued: str) -> JobRepository:
     store.put([MODEL])
     store.put([DATA])
     jobs = JobRepository(database)
@@ -38,7 +38,9 @@ def not_left() -> None:
     pytest.fail("the process was ended")
 
 
-def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path) -> None:
+def test_a_job_that_works_succeeds(
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
+) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         assert spec.budget.ratio == 0.5
         assert (model.read_bytes(), data.read_bytes()) == (MODEL, DATA)
@@ -68,7 +70,7 @@ def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRe
     ],
 )
 def test_a_job_that_fails_says_why(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, error: Exception, reason: str
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, error: Exception, reason: str
 ) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
@@ -80,7 +82,7 @@ def test_a_job_that_fails_says_why(
 
 
 def test_a_process_whose_job_was_cancelled_leaves_it_so(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
@@ -92,7 +94,7 @@ def test_a_process_whose_job_was_cancelled_leaves_it_so(
 
 
 def test_an_attempt_that_was_replaced_does_no_work(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
@@ -106,7 +108,7 @@ def test_an_attempt_that_was_replaced_does_no_work(
 
 
 def test_a_process_leaves_when_its_job_does_not_want_it(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.heartbeat.LOOK_SECONDS", 0.001)
     left = Event()
@@ -120,7 +122,7 @@ def test_a_process_leaves_when_its_job_does_not_want_it(
 
 
 def test_the_lease_is_kept_while_nothing_is_written(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.heartbeat.LOOK_SECONDS", 0.001)
     monkeypatch.setattr("service.heartbeat.BEAT_SECONDS", 0.0)
@@ -135,7 +137,7 @@ def test_the_lease_is_kept_while_nothing_is_written(
 
 
 def test_what_a_killed_attempt_left_is_cleared_away(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "jobs" / queued
     (folder / "attempt-1").mkdir(parents=True)
@@ -150,7 +152,7 @@ def test_what_a_killed_attempt_left_is_cleared_away(
 
 @pytest.mark.parametrize("harm", ["changed", "gone"])
 def test_a_job_whose_file_is_damaged_says_so(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, harm: str
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, harm: str
 ) -> None:
     path = store.path(sha256(DATA).hexdigest())
     path.write_bytes(b"other bytes") if harm == "changed" else path.unlink()
@@ -158,7 +160,9 @@ def test_a_job_whose_file_is_damaged_says_so(
     assert "upload it again" in (jobs.get(queued).reason or "")
 
 
-def test_a_full_disk_is_the_reason(database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_the_reason(
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
+) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
         raise OSError(errno.ENOSPC, "No space left on device", str(workdir))
@@ -172,7 +176,7 @@ def test_a_full_disk_is_the_reason(database: Database, store: Store, jobs: JobRe
 
 
 def test_a_database_that_is_away_for_too_long_does_not_fail_the_job(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
@@ -183,7 +187,7 @@ def test_a_database_that_is_away_for_too_long_does_not_fail_the_job(
 
 
 def test_a_process_begins_though_its_database_is_away_for_a_moment(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.jobs.log._FIRST_WAIT", 0.001)
     left = [True, False, True, True]
@@ -200,3 +204,46 @@ def test_a_process_begins_though_its_database_is_away_for_a_moment(
     began = []
     attempt(queued, 1, database, store, tmp_path, lambda *_: began.append(1), not_left)
     assert began == [1]
+
+
+@pytest.mark.parametrize("call", ["verified", "put_file"])
+def test_a_job_waits_for_a_store_that_is_away_for_a_moment(
+    database: Database,
+    store: FolderStore,
+    jobs: JobRepository,
+    queued: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    monkeypatch.setattr("service.jobs.log._FIRST_WAIT", 0.001)
+    away, ask = [1, 2, 3], getattr(store, call)
+
+    def flaky(argument: object) -> object:
+        if away:
+            away.pop()
+            raise StoreAway("gone")
+        return ask(argument)
+
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
+        log.running(3)
+        (workdir / "net").write_bytes(b"net")
+        log.finishing()
+        log.succeeded(0, FIGURES, FIGURES, [Artefact("pt2", workdir / "net")])
+
+    monkeypatch.setattr(store, call, flaky)
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0
+    assert away == []
+    assert jobs.get(queued).state == State.SUCCEEDED
+
+
+def test_a_store_that_is_away_for_too_long_does_not_fail_the_job(
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: str) -> Path:
+        raise StoreAway("gone for an hour")
+
+    monkeypatch.setattr("service.jobs.log.OUTAGE_SECONDS", 0)
+    monkeypatch.setattr(store, "verified", gone)
+    assert attempt(queued, 1, database, store, tmp_path, lambda *_: pytest.fail("it began"), not_left) == 1
+    assert jobs.get(queued).state == State.STARTING, "until its dispatcher begins another attempt"

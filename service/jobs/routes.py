@@ -116,8 +116,8 @@ def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page
     """All jobs, newest first."""
     jobs = JobRepository(context.database)
     rows, following = jobs.page(limit, after)
-    found, said = jobs.summaries_of(rows), jobs.messages_of(rows)
-    return Page(items=[job_view(job, found[job.id], said.get(job.id)) for job in rows], next=following)
+    found = jobs.summaries_of(rows)
+    return Page(items=[job_view(job, found[job.id]) for job in rows], next=following)
 
 
 @router.get("/{job_id}", responses=documented(NotFound))
@@ -173,7 +173,7 @@ async def get_events(
     if not missed and job.state in ENDS:
         return Response(status_code=204)
     return StreamingResponse(
-        stream(jobs, context.watch, job_id, int(seen)),
+        stream(jobs, context.watch, job_id, int(seen), request.scope["caller"].key_id),
         media_type=EVENT_STREAM,
         headers={"X-Accel-Buffering": "no"},  # a proxy that gathers an answer before it passes it on would gather for ever
     )
@@ -248,7 +248,7 @@ async def _control(context: Context, ask: Callable[[JobRepository, str], Job], j
 
 
 def _view(jobs: JobRepository, job: Job) -> JobView:
-    return job_view(job, jobs.summaries_of([job])[job.id], jobs.messages_of([job]).get(job.id))
+    return job_view(job, jobs.summaries_of([job])[job.id])
 
 
 @dataclass(frozen=True)

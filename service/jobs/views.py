@@ -31,8 +31,8 @@ from workers.tasks import METRICS
 _PARTS = ("trials", "events", "checkpoint", "checkpoints", "report")
 
 
-def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
-    """A job with what its trials add up to, and the last line that it said."""
+def job_view(job: Job, summary: Summary) -> JobView:
+    """A job with what its trials add up to."""
     spec = JobSpec.model_validate(job.spec)
     counts = Counts.model_validate(summary.counts)
     return JobView(
@@ -44,7 +44,7 @@ def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
         state=State(job.state),
         reason=job.reason,
         metric=_metric(spec.task),
-        progress=_progress(job, summary.best, counts, message),
+        progress=_progress(job, summary.best, counts),
         baseline=None if job.baseline is None else Figures.model_validate(job.baseline),
         best=None if job.best is None else Figures.model_validate(job.best),
         pareto=[_point(trial) for trial in summary.front],
@@ -117,7 +117,7 @@ def _metric(task: Task) -> MetricView:
     return MetricView(name=name, title=metric.title, better="higher" if metric.higher_is_better else "lower")
 
 
-def _progress(job: Job, best: Scored | None, counts: Counts, message: str | None) -> Progress:
+def _progress(job: Job, best: Scored | None, counts: Counts) -> Progress:
     return Progress(
         planned=job.planned_trials,
         finished=counts.succeeded + counts.failed,
@@ -127,7 +127,7 @@ def _progress(job: Job, best: Scored | None, counts: Counts, message: str | None
         best_trial=best and best.number,
         best_score=best and best.score,
         best_metric=best and best.metric,
-        message=message,
+        message=job.message,
     )
 
 

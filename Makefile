@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve env test check format bench bench-workers bench-evaluation bench-search bench-recovery zoo fuzz api-fuzz chaos clean
+.PHONY: help demo serve env test test-docs check format docs bench bench-load bench-workers bench-evaluation bench-search bench-recovery zoo fuzz api-fuzz chaos clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,13 @@ env: ## .env for docker compose: every secret drawn at random, readable by you a
 
 test: .venv/installed-dev ## the test suite (two processes; under ten minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+test-docs: .venv/installed-dev ## what the pages of docs/ and README say, done with curl, the command line and Python at a running service (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/walkthrough.py --numprocesses=0
+
+docs: .venv/installed-docs ## the documentation as a static site, in build/docs
+	$(BIN)/python -m tests.docs.api_page
+	$(BIN)/mkdocs build --strict --quiet
 
 check: .venv/installed-dev ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -50,6 +57,9 @@ chaos: .venv/installed-dev ## kill -9 at 200 seeded moments over a running servi
 
 bench: .venv/installed-bench ## what a search costs, every figure beside its target: make bench DATA=cifar10.npz RESNET20=… RESNET56=… (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --data $(DATA) --resnet20 $(RESNET20) --resnet56 $(RESNET56)
+
+bench-load: .venv/installed-dev ## 200 calls a second and 100,000 of them at a service with a job running; starts, memory (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.load $(LOAD)
 
 bench-workers: .venv/installed-bench ## busy share of workers and the cost of a trial (five minutes; sleeps instead of evaluating)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --output benchmarks/results/workers.json
@@ -85,6 +95,10 @@ clean: ## remove the environment and what the service wrote here
 
 .venv/installed-dev: .venv/installed requirements-s3.txt requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-s3.txt -r requirements-dev.txt
+	touch $@
+
+.venv/installed-docs: .venv/installed requirements-docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 .venv/installed-bench: .venv/installed requirements-bench.txt

@@ -70,7 +70,9 @@ class Settings(BaseSettings):
         10_000, ge=0, description="Trials that those jobs plan, at most: a night or two of two workers."
     )
     user_max_bytes: int | None = Field(
-        50 * GIB, ge=0, description="Of a new user's models and data sets: a few of the largest that are accepted."
+        50 * GIB,
+        ge=0,
+        description="Of a new user's models, data sets and checkpoints: a few of the largest that are accepted.",
     )
     requests_per_second: float = Field(
         50.0, gt=0, description="Calls of one user, on the average over ten seconds: dozens of clients that watch jobs."

@@ -92,7 +92,7 @@ def set_user(
     user: Annotated[str, typer.Argument(metavar="USER", help="A user's name.")],
     max_jobs: Annotated[str | None, Option(metavar="N|none", help="Jobs that have not ended, at most.")] = None,
     max_trials: Annotated[str | None, Option(metavar="N|none", help="Trials that those jobs plan, at most.")] = None,
-    max_bytes: Annotated[str | None, Option(metavar="N|none", help="Of models and data sets, at most.")] = None,
+    max_bytes: Annotated[str | None, Option(metavar="N|none", help="Of models, data sets and checkpoints, at most.")] = None,
     as_json: Json = False,
 ) -> None:
     """Sets a user's quotas; those that are not named stay."""

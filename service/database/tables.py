@@ -164,8 +164,8 @@ class Job(Owned, Base):
     write. ``losses`` counts the processes lost since a trial was last told. ``sequence`` numbers the job's asks and tells.
     ``stop_asked``: no trial is to start any more, whatever becomes of the process. ``scoring`` is the ``SCORING`` that its
     trials are scored by. ``times`` are the milliseconds that ``workers.latency`` measured for a budget of them; before that is
-    done, ``budget_limit``, in the units of the budget's cost, is null. ``webhook`` has ``url``, ``secret`` and ``events``, as
-    they were sent; its secret is never shown.
+    done, ``budget_limit``, in the units of the budget's cost, is null. ``message`` is the last line that it said about its
+    work. ``webhook`` has ``url``, ``secret`` and ``events``, as they were sent; its secret is never shown.
     """
 
     __tablename__ = "jobs"
@@ -186,6 +186,7 @@ class Job(Owned, Base):
     losses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     stop_asked: Mapped[bool] = mapped_column(default=False, server_default=false())
     sequence: Mapped[int] = mapped_column(Integer, default=0)
+    message: Mapped[str | None] = mapped_column(Text)
     webhook: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     baseline: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     best: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

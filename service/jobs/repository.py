@@ -250,13 +250,6 @@ class JobRepository:
         with self._database.read() as session:
             return summaries(session, jobs)
 
-    def messages_of(self, jobs: Sequence[Job]) -> Mapping[str, str]:
-        """The last line that each of these jobs said about its work, by job id."""
-        said = select(func.max(Event.id)).where(Event.job_id.in_([job.id for job in jobs]), Event.type == "progress")
-        with self._database.read() as session:
-            latest = session.scalars(select(Event).where(Event.id.in_(said.group_by(Event.job_id))))
-            return {event.job_id: str(event.data["message"]) for event in latest}
-
     def progress_of(self, job_id: str) -> Sequence[Event]:
         """All that the job said about its work, oldest first."""
         said = select(Event).where(Event.job_id == job_id, Event.type == "progress").order_by(Event.id)

@@ -116,9 +116,8 @@ def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page
     """All jobs, newest first."""
     jobs = JobRepository(context.database)
     rows, following = jobs.page(limit, after)
-    found, said = jobs.summaries_of(rows), jobs.messages_of(rows)
-    page_of = context.dispatcher.dashboard
-    return Page(items=[job_view(job, found[job.id], said.get(job.id), page_of(job)) for job in rows], next=following)
+    found, page_of = jobs.summaries_of(rows), context.dispatcher.dashboard
+    return Page(items=[job_view(job, found[job.id], page_of(job)) for job in rows], next=following)
 
 
 @router.get("/{job_id}", responses=documented(NotFound))
@@ -173,7 +172,7 @@ async def get_events(
     if not missed and job.state in ENDS:
         return Response(status_code=204)
     return StreamingResponse(
-        stream(jobs, context.watch, job_id, int(seen)),
+        stream(jobs, context.watch, job_id, int(seen), request.scope["caller"].key_id),
         media_type=EVENT_STREAM,
         headers={"X-Accel-Buffering": "no"},  # a proxy that gathers an answer before it passes it on would gather for ever
     )
@@ -248,9 +247,8 @@ async def _control(context: Context, ask: Callable[[JobRepository, str], Job], j
 
 
 def _view(context: Context, job: Job) -> JobView:
-    jobs = JobRepository(context.database)
-    summary, message = jobs.summaries_of([job])[job.id], jobs.messages_of([job]).get(job.id)
-    return job_view(job, summary, message, context.dispatcher.dashboard(job))
+    summary = JobRepository(context.database).summaries_of([job])[job.id]
+    return job_view(job, summary, context.dispatcher.dashboard(job))
 
 
 @dataclass(frozen=True)

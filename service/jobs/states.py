@@ -122,6 +122,8 @@ def announce(session: Session, job: Job, kind: str, data: dict[str, Any]) -> Non
     """Writes an event of kind ``state``, ``trial``, ``progress`` or ``webhook``, and that the job's webhook is to be told."""
     event = Event(job_id=job.id, type=kind, data=data)
     session.add(event)
+    if kind == "progress":
+        job.message = data["message"]
     if job.webhook is not None and kind in job.webhook["events"]:
         session.flush()  # gives the event its id
         session.add(Delivery(event_id=event.id, job_id=job.id, due_at=now(session)))

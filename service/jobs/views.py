@@ -32,8 +32,8 @@ from workers.tasks import METRICS
 _PARTS = ("trials", "events", "checkpoint", "checkpoints", "report")
 
 
-def job_view(job: Job, summary: Summary, message: str | None, dashboard: str | None = None) -> JobView:
-    """A job with what its trials add up to, the last line that it said, and its page in Ray's dashboard."""
+def job_view(job: Job, summary: Summary, dashboard: str | None = None) -> JobView:
+    """A job with what its trials add up to, and its page in Ray's dashboard."""
     spec = JobSpec.model_validate(job.spec)
     counts = Counts.model_validate(summary.counts)
     return JobView(
@@ -45,7 +45,7 @@ def job_view(job: Job, summary: Summary, message: str | None, dashboard: str | N
         state=State(job.state),
         reason=job.reason,
         metric=_metric(spec.task),
-        progress=_progress(job, summary.best, counts, message),
+        progress=_progress(job, summary.best, counts),
         baseline=None if job.baseline is None else Figures.model_validate(job.baseline),
         best=None if job.best is None else Figures.model_validate(job.best),
         pareto=[_point(trial) for trial in summary.front],
@@ -119,7 +119,7 @@ def _metric(task: Task) -> MetricView:
     return MetricView(name=name, title=metric.title, better="higher" if metric.higher_is_better else "lower")
 
 
-def _progress(job: Job, best: Scored | None, counts: Counts, message: str | None) -> Progress:
+def _progress(job: Job, best: Scored | None, counts: Counts) -> Progress:
     return Progress(
         planned=job.planned_trials,
         finished=counts.succeeded + counts.failed,
@@ -129,7 +129,7 @@ def _progress(job: Job, best: Scored | None, counts: Counts, message: str | None
         best_trial=best and best.number,
         best_score=best and best.score,
         best_metric=best and best.metric,
-        message=message,
+        message=job.message,
     )
 
 

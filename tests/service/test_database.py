@@ -83,7 +83,7 @@ def test_a_database_of_an_earlier_version_is_upgraded_and_goes_on(old: Database,
     upgrade(old)
     jobs = JobRepository(old)
     by_name = {job.name: job for job in jobs.page(10, None)[0]}
-    views = {name: job_view(job, jobs.summaries_of([job])[job.id], None) for name, job in by_name.items()}
+    views = {name: job_view(job, jobs.summaries_of([job])[job.id]) for name, job in by_name.items()}
     assert [views[f"job {number}"].state for number in (1, 2, 3, 4)] == ["succeeded", "running", "queued", "failed"]
     best = views["job 1"].best
     assert best is not None

@@ -123,16 +123,16 @@ CREATE TABLE "jobs" (
 	losses INTEGER DEFAULT '0' NOT NULL, 
 	stop_asked BOOLEAN DEFAULT 0 NOT NULL, 
 	scoring INTEGER DEFAULT '1' NOT NULL, 
-	owner VARCHAR(40) DEFAULT 'admin' NOT NULL, webhook JSON, 
+	owner VARCHAR(40) DEFAULT 'admin' NOT NULL, message TEXT, webhook JSON, 
 	PRIMARY KEY (id), 
 	CONSTRAINT fk_jobs_owner FOREIGN KEY(owner) REFERENCES users (name), 
 	FOREIGN KEY(dataset_id) REFERENCES datasets (id), 
 	FOREIGN KEY(model_id) REFERENCES models (id)
 );
-INSERT INTO "jobs" VALUES('job-1','job 1','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'succeeded',NULL,1,2,'{"trial": null, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','{"trial": 0, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','2026-09-01 10:00:02.000000','2026-09-01 10:00:09.000000','2026-09-01 11:00:00.000000',0,FALSE,1,'admin',NULL);
-INSERT INTO "jobs" VALUES('job-2','job 2','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'running',NULL,1,3,NULL,NULL,'2026-09-02 10:00:02.000000','2026-09-02 10:00:09.000000',NULL,0,FALSE,1,'admin',NULL);
-INSERT INTO "jobs" VALUES('job-3','job 3','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'queued',NULL,0,0,NULL,NULL,'2026-09-03 10:00:02.000000',NULL,NULL,0,FALSE,1,'admin','{"url": "https://example.org/hook", "secret": null, "events": ["state"]}');
-INSERT INTO "jobs" VALUES('job-4','job 4','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'failed','The data are of no use.',1,0,NULL,NULL,'2026-09-04 10:00:02.000000','2026-09-04 10:00:09.000000','2026-09-04 11:00:00.000000',0,FALSE,1,'admin',NULL);
+INSERT INTO "jobs" VALUES('job-1','job 1','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'succeeded',NULL,1,2,'{"trial": null, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','{"trial": 0, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','2026-09-01 10:00:02.000000','2026-09-01 10:00:09.000000','2026-09-01 11:00:00.000000',0,FALSE,1,'admin',NULL,NULL);
+INSERT INTO "jobs" VALUES('job-2','job 2','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'running',NULL,1,3,NULL,NULL,'2026-09-02 10:00:02.000000','2026-09-02 10:00:09.000000',NULL,0,FALSE,1,'admin',NULL,NULL);
+INSERT INTO "jobs" VALUES('job-3','job 3','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'queued',NULL,0,0,NULL,NULL,'2026-09-03 10:00:02.000000',NULL,NULL,0,FALSE,1,'admin',NULL,'{"url": "https://example.org/hook", "secret": null, "events": ["state"]}');
+INSERT INTO "jobs" VALUES('job-4','job 4','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'failed','The data are of no use.',1,0,NULL,NULL,'2026-09-04 10:00:02.000000','2026-09-04 10:00:09.000000','2026-09-04 11:00:00.000000',0,FALSE,1,'admin',NULL,NULL);
 CREATE TABLE "models" (
 	id VARCHAR(40) NOT NULL, 
 	sha256 VARCHAR(64) NOT NULL, 

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,8 +54,8 @@ def main() -> None:
                 job = running_job(client, digits(folder))
                 api = ApiProcess(admin.url)
                 show(calls=asyncio.run(at_a_rate(Target(admin.url, key, job), api, parsed.rate, parsed.seconds)))
-                for figures in range(SAMPLES):
-                    show(memory=asyncio.run(many(Target(admin.url, key, job), api, parsed.calls // SAMPLES)), of=figures)
+                for _ in range(SAMPLES):
+                    show(memory=asyncio.run(many(Target(admin.url, key, job), api, parsed.calls // SAMPLES)))
                 ended = client.job(job)
                 show(trials=ended["progress"]["finished"], state=ended["state"], load_after=os.getloadavg())
                 client.cancel(job)
@@ -108,10 +108,11 @@ class ApiProcess:
     """The process that answers at an address."""
 
     def __init__(self, url: str) -> None:
-        port = f"--port\0{urlsplit(url).port}\0"
-        self._folder = next(
-            path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if port in path.read_bytes().decode(errors="replace")
-        )
+        port = f"--port\0{urlsplit(url).port}\0".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # a process that has ended meanwhile
+                if port in (folder / "cmdline").read_bytes():
+                    self._folder = folder
 
     def mib(self) -> float:
         """Its resident memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,23 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from pruners.errors import JobFailed
-from pruners.latency import measure_latency
 from searchers.base import Proposal, Rival
-from searchers.space import SearchSpace
+from searchers.space import SearchSpace, Widths
 from searchers.tune import PARENT, PROPOSAL, AskTell
-from workers.data import Splits, load
-from workers.device import CPU, moved, prepare
-from workers.evaluator import Evaluator
-from workers.export import export_all, export_pt2
-from workers.fine_tuning import FineTuning
-from workers.log import Artefact, JobLog, Measurement
+from workers.data import load
+from workers.device import prepare
+from workers.finish import Finish
+from workers.log import JobLog
 from workers.networks import Networks
-from workers.passes import Passes, Race
-from workers.plan import make_searcher
-from workers.pruned import Pruned
+from workers.passes import Race
+from workers.plan import budgets_of, make_searcher
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.spec import JobSpec
 from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
 from workers.weight_evaluator import make_evaluator
+
+_APART = 0.1  # of the dense cost: networks that are nearer to each other are no choice worth its room in the store
 
 # Tune's own result files and progress reports cost 15 ms a trial and tell nothing that the job's log does not.
 _QUIET_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600"}
@@ -59,8 +57,12 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     splits = load(data, spec.seed)
     evaluator = make_evaluator(model, splits, spec)
     space = evaluator.space()
+    sizes = [space.under(budget) for budget in budgets_of(spec, space.cost(space.dense))]
+    fits = [size.fits for size in sizes]
     trains = evaluator.schedule is not None or spec.recovery.short_steps > 0
     known = log.known() if spec.resources.reuse and not trains else {}
+    if spec.minimises:  # which asks more of an outcome than other jobs find out
+        known = {widths: outcome for widths, outcome in known.items() if outcome.drop is not None}
     searcher = make_searcher(space, spec)
     search = RecordedSearch(searcher, log, lambda proposal: evaluator.plan(proposal.widths), spec.limits, known)
     log.running(search.planned_trials)
@@ -81,7 +83,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
             return
         trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
         search.tell(proposal_id, result)
-        trained.keep_only(search.wanted(space.fits))  # which takes the longer, the more trials there were
+        kept = search.wanted(*fits) | {other.id for other in _others(spec, search, fits, space)}
+        trained.keep_only(kept)  # which takes the longer, the more trials there were
 
     asks = AskTell(search.ask, tell, trained.reference, race)
     parameters = {"model": model, "data": splits, "spec": spec, "found": evaluator.found, "races": searcher.names_rivals}
@@ -90,11 +93,15 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"
         )
-    winner = search.best(space.fits)
-    if winner is None:
+    winners = _winners(search, fits)
+    if not winners:
         raise JobFailed(_why_none(search, space, log))
     log.finishing()
-    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), workdir, networks, log)
+    finish = Finish(spec, evaluator, space, splits, trained.get, workdir, networks, log)
+    if spec.minimises:
+        finish.smallest(search.ladder)
+    else:
+        finish.budgets(winners, _others(spec, search, fits, space))
 
 
 class _Watch(tune.Callback):
@@ -181,57 +188,28 @@ def _share(spec: JobSpec, jobs: int) -> int:
     return max(1, min(most, int(room / jobs)))
 
 
-def _finish(
-    spec: JobSpec,
-    evaluator: Evaluator,
-    space: SearchSpace,
-    splits: Splits,
-    winner: Proposal,
-    pruned: Pruned,
-    workdir: Path,
-    networks: Path,
-    log: JobLog,
-) -> None:
-    network, keep = pruned.network, pruned.keep
-    if spec.resources.precision != "float32":
-        exact = spec.resources.model_copy(update={"precision": "float32"})
-        Passes(evaluator.dense, splits, spec.recovery.batchnorm_images, task=spec.task, resources=exact).recalibrate(network)
-    if spec.recovery.final_epochs:
-        FineTuning(
-            network,
-            evaluator.trainer(network, pruned.steps),
-            lambda module: evaluator.quality(module, splits.search),
-            evaluator.passes.objective,
-            spec.recovery,
-            networks / f"{winner.id}.tuned",
-            log.progress,
-        ).run()
-    moved(network, CPU)
-    dense_file = workdir / "dense.pt2"
-    export_pt2(evaluator.dense, dense_file)
-    channels = evaluator.channels(winner.widths)
-    artefacts = export_all(network, evaluator.dense, evaluator.coupling, keep, channels, spec.exports, workdir, log.progress)
-    example = evaluator.dense.meta["inputs"][0].example(1)
-    latencies = measure_latency([(evaluator.dense, example), (network, example)])
-    baseline, best = (
-        Measurement(
-            metric=evaluator.quality(module, splits.test).metric,
-            macs=plan.macs,
-            params=plan.params,
-            size_bytes=file.stat().st_size,
-            latency_ms=latency.median_ms,
-            budget_ratio=space.cost(widths) / space.cost(space.dense),
-        )
-        for module, widths, plan, file, latency in (
-            (evaluator.dense, space.dense, evaluator.plan(space.dense), dense_file, latencies[0]),
-            (network, winner.widths, evaluator.plan(winner.widths), _file(artefacts, "pt2"), latencies[1]),
-        )
+def _winners(search: RecordedSearch, fits: Sequence[Callable[[Widths], bool]]) -> list[Proposal]:
+    """The best of each budget, that of the loosest first; tight ones may have none yet, or share one."""
+    found = map(search.best, fits)
+    return list(dict.fromkeys(winner for winner in found if winner is not None))
+
+
+def _others(
+    spec: JobSpec, search: RecordedSearch, fits: Sequence[Callable[[Widths], bool]], space: SearchSpace
+) -> list[Proposal]:
+    """What is kept beside the winners: of those that none beats, the cheapest first, the ones far enough from all others."""
+    if spec.minimises or not spec.exports.pareto:
+        return []
+    kept, others = (
+        [space.cost(space.dense), *(space.cost(winner.widths) for winner in _winners(search, fits))],
+        list[Proposal](),
     )
-    log.succeeded(winner.id, baseline, best, artefacts)
-
-
-def _file(artefacts: list[Artefact], wanted: str) -> Path:
-    return next(artefact.path for artefact in artefacts if artefact.format == wanted)
+    for proposal in search.front(space.cost):
+        cost = space.cost(proposal.widths)
+        if all(abs(cost - other) >= _APART * kept[0] for other in kept):
+            kept.append(cost)
+            others.append(proposal)
+    return others
 
 
 def _why_none(search: RecordedSearch, space: SearchSpace, log: JobLog) -> str:

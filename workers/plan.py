@@ -6,7 +6,8 @@ neither torch nor ray.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,8 +15,10 @@ from pydantic import ValidationError
 from pruners.cost import CostModel
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
-from searchers.base import Searcher, parse_params
+from searchers.base import Params, Searcher, parse_params
 from searchers.finals import Finals
+from searchers.guarantee import MOST_SIZES, Guaranteed
+from searchers.sizes import EveryBudget
 from searchers.space import Budget, Group, SearchSpace
 from workers.spec import JobSpec, LayerRule
 
@@ -61,9 +64,20 @@ def make_space(
         )
         for group, importance in zip(free, scores or [()] * len(free), strict=True)
     ]
-    dense = cost(spec.budget.metric, [group.width for group in groups])
-    budget = Budget.of(spec.budget.metric, dense, ratio=spec.budget.ratio, maximum=spec.budget.max)
-    return SearchSpace(groups, cost, budget, round_to=spec.pruner.round_to)
+    loosest, *others = budgets_of(spec, cost(spec.metric, [group.width for group in groups]))
+    space = SearchSpace(groups, cost, loosest, round_to=spec.pruner.round_to)
+    for budget in others:
+        space.under(budget)  # which refuses one that is out of reach
+    return space
+
+
+def budgets_of(spec: JobSpec, dense: int) -> list[Budget]:
+    """The job's budgets, the loosest first: one that states no limit is met by any network smaller than the dense one."""
+    budgets = [
+        Budget(each.metric, dense - 1) if each.open else Budget.of(each.metric, dense, ratio=each.ratio, maximum=each.max)
+        for each in spec.budgets
+    ]
+    return sorted(budgets, key=lambda budget: -budget.limit)
 
 
 def check_schedule(spec: JobSpec) -> None:
@@ -112,14 +126,43 @@ def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
         params = parse_params(searcher, spec.searcher.params)
     except ValidationError as error:
         raise refusal(error.errors(), "searcher.params") from error
+    trials, sizes = spec.limits.max_trials, [budget.limit for budget in budgets_of(spec, space.cost(space.dense))]
+    if spec.constraint is not None and spec.minimises:
+        epochs, most = spec.recovery.final_epochs, spec.constraint.max_metric_drop
+        each = trials // MOST_SIZES - bool(epochs)
+        with _shared(trials, each, MOST_SIZES):
+            return Guaranteed(lambda under: _made(under, spec, params, each), space, most, epochs)
+    if len(sizes) > 1:
+        each = trials // len(sizes)
+        with _shared(trials, each, len(sizes)):
+            return EveryBudget(lambda under: _with_finals(under, spec, params, each), space, sizes)
+    return _with_finals(space, spec, params, trials)
 
-    def made(max_trials: int) -> Searcher:
-        search = searcher(space, params, spec.seed, max_trials)
-        if spec.recovery.short_steps:
-            search.expect_training()
-        return search
 
-    search, trials, finalists = made(spec.limits.max_trials), spec.limits.max_trials, spec.recovery.finalists
+def _made(space: SearchSpace, spec: JobSpec, params: Params, trials: int) -> Searcher:
+    search = SEARCHERS[spec.searcher.name](space, params, spec.seed, trials)
+    if spec.recovery.short_steps:
+        search.expect_training()
+    return search
+
+
+@contextmanager
+def _shared(trials: int, each: int, sizes: int) -> Iterator[None]:
+    """What a search says that gets ``each`` of a job's trials, in terms of what its sender stated."""
+    problem = f"leaves {max(each, 0)} trials for each of {sizes} sizes"
+    if each < 1:
+        raise InvalidInput("limits.max_trials", trials, f"{problem}; allow more")
+    try:
+        yield
+    except InvalidInput as error:
+        if error.field != "limits.max_trials":
+            raise
+        raise InvalidInput("limits.max_trials", trials, f"{problem}, and {str(error).rstrip('.')} for each size") from error
+
+
+def _with_finals(space: SearchSpace, spec: JobSpec, params: Params, trials: int) -> Searcher:
+    """A search under one budget, and the final behind it if the job has one."""
+    search, finalists = _made(space, spec, params, trials), spec.recovery.finalists
     if finalists is None:
         suits = spec.recovery.final_epochs and not search.names_parents and search.planned_trials > 1
         finalists = _FINALISTS if suits and trials >= _FEWEST_TRIALS else 0
@@ -130,7 +173,7 @@ def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
         return search
     try:
         if finalists < trials:
-            return Finals(made(trials - finalists), finalists, _FINAL_EPOCHS)
+            return Finals(_made(space, spec, params, trials - finalists), finalists, _FINAL_EPOCHS)
     except InvalidInput:
         if spec.recovery.finalists is None:
             return search
@@ -160,7 +203,8 @@ def selected_groups(inspection_groups: Sequence[Mapping[str, Any]], rules: Seque
 def refusal(errors: Sequence[Mapping[str, Any]], prefix: str = "") -> InvalidInput:
     """The first of pydantic's errors as one sentence that names the field under the name its sender typed."""
     error = errors[0]
-    field = ".".join([prefix] * bool(prefix) + [str(part) for part in error["loc"]]) or "body"
+    place = [part for part in map(str, error["loc"]) if " " not in part]  # which the tags of a union have, and no field
+    field = ".".join([prefix] * bool(prefix) + place) or "body"
     kind, message = error["type"], str(error["msg"])
     if kind == "missing":
         return InvalidInput(field, None, "is missing; add it")

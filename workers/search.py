@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, best, replay
+from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, best, front, replay
 from searchers.space import Widths
 from workers.log import JobLog, Plan, Worker
 from workers.spec import Limits
@@ -92,7 +92,7 @@ class RecordedSearch:
             lost = f"Its worker was lost {self._losses[proposal_id]} times; see the job's log."
             outcome, seconds, worker = Outcome(None, error=lost), None, None
         else:
-            outcome = Outcome(result["score"], result["metric"], result["error"])
+            outcome = Outcome(result["score"], result["metric"], result["error"], result.get("drop"))
             seconds, worker = result["evaluate_seconds"], Worker(result["node"], result["process"])
         self._hear(proposal_id, outcome, seconds, worker)
 
@@ -111,10 +111,10 @@ class RecordedSearch:
         """What the failed trials said."""
         return [outcome.error or "no score" for outcome in self.outcomes.values() if outcome.score is None]
 
-    def wanted(self, fits: Callable[[tuple[int, ...]], bool]) -> set[int]:
-        """The trials whose networks may still be asked for: the best so far, and those that may be named as a parent."""
-        winner = self.best(fits)
-        wanted = set() if winner is None else {winner.id}
+    def wanted(self, *fits: Callable[[Widths], bool]) -> set[int]:
+        """The trials whose networks may still be asked for: the best so far of each size, and those that may be a parent."""
+        winners = map(self.best, fits)
+        wanted = {winner.id for winner in winners if winner is not None} | set(self._searcher.ladder)
         if self._searcher.names_parents:
             named = max((p.parent for p in self.proposals.values() if p.parent is not None), default=0)
             running = (p.parent or 0 for number, p in self.proposals.items() if number not in self.outcomes)
@@ -123,10 +123,19 @@ class RecordedSearch:
         return wanted
 
     @property
+    def ladder(self) -> list[Proposal]:
+        """See ``Searcher.ladder``."""
+        return [self.proposals[number] for number in self._searcher.ladder]
+
+    @property
     def planned_trials(self) -> int:
         """The most trials that there will be, given ones included."""
         return self._given + min(self._searcher.planned_trials, self._max_trials)
 
-    def best(self, fits: Callable[[tuple[int, ...]], bool]) -> Proposal | None:
+    def best(self, fits: Callable[[Widths], bool]) -> Proposal | None:
         """The proposal with the highest score among those whose widths fit the budget; the earlier of equals."""
         return best(self.proposals, self.outcomes, fits)
+
+    def front(self, cost: Callable[[Widths], int]) -> list[Proposal]:
+        """The proposals that no other one beats in both score and cost, the cheapest first."""
+        return front(self.proposals, self.outcomes, cost)

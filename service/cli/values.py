@@ -19,8 +19,10 @@ def parse_limit(option: str, text: str) -> int | None:
 
 
 def parse_budget(text: str) -> dict[str, Any]:
-    """``macs=0.5`` is a share of the dense network, ``params=120000`` a maximum; raises ``InvalidInput``."""
-    metric, _, value = text.partition("=")
+    """``macs=0.5`` is a share of the dense network, ``params=120000`` a maximum, ``params`` open; raises ``InvalidInput``."""
+    metric, equals, value = text.partition("=")
+    if metric and not equals:
+        return {"metric": metric}
     try:
         number = float(value)
     except ValueError:

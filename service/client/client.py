@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -49,7 +49,7 @@ class Client:
         model: torch.nn.Module,
         example_input: torch.Tensor,
         data: Mapping[str, Any] | str | Path,
-        budget: Mapping[str, Any],
+        budget: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         **spec: Any,
     ) -> Job:
         """Exports a network, uploads it with its data and creates the job.
@@ -59,7 +59,8 @@ class Client:
             example_input: ``[batch, ...]``, one input of the network; any batch size.
             data: ``x_train, y_train, x_test, y_test`` and optionally ``x_val, y_val`` (no ``y`` at all for a task without
                 labels), or an ``.npz``, ``.parquet`` or ``.tar`` file.
-            budget: such as ``{"metric": "macs", "ratio": 0.5}``.
+            budget: such as ``{"metric": "macs", "ratio": 0.5}``, or several for a network of each size; ``None`` beside a
+                ``constraint={"max_metric_drop": 0.01}``: as little as that allows.
             spec: any other field of ``POST /jobs``: ``name="half"``, ``searcher={"name": "auto"}``, …
 
         Raises:
@@ -72,7 +73,9 @@ class Client:
             arrays = Path(data) if isinstance(data, str | Path) else write_arrays(data, Path(folder) / "data.npz")
             model_id = self.upload_model(program, name=type(model).__name__)["id"]
             dataset_id = self.upload_dataset(arrays)["id"]
-        job = self.create_job({"model": model_id, "dataset": dataset_id, "budget": dict(budget), **spec})
+        if budget is not None:
+            spec["budget"] = dict(budget) if isinstance(budget, Mapping) else [dict(each) for each in budget]
+        job = self.create_job({"model": model_id, "dataset": dataset_id, **spec})
         return Job(self, job["id"])
 
     def upload_model(self, model: str | Path | bytes, name: str | None = None) -> dict[str, Any]:
@@ -148,15 +151,26 @@ class Client:
         """Forgets a job that has ended, with its trials and events."""
         self._connection.json("DELETE", _job_path(job_id))
 
-    def download(self, job_id: str, format: str, path: str | Path) -> Path:
-        """Pulls the best network into the file ``path``: its sha256 is verified, and a broken download goes on where it ended.
+    def download(self, job_id: str, format: str, path: str | Path, trial: int | None = None) -> Path:
+        """Pulls a network into the file ``path``: its sha256 is verified, and a broken download goes on where it ended.
 
         Args:
             job_id: a job that has succeeded.
-            format: ``pt2``, ``safetensors``, ``recipe`` or ``onnx``.
+            format: ``pt2``, ``safetensors``, ``recipe``, ``onnx``, ``int8`` or ``card``.
             path: replaced if there is one.
+            trial: of one of ``checkpoints``; ``None``: the best network.
         """
-        return download(self._connection, f"{_job_path(job_id)}/checkpoint", {"format": format}, Path(path))
+        params = {"format": format, **({} if trial is None else {"trial": str(trial)})}
+        return download(self._connection, f"{_job_path(job_id)}/checkpoint", params, Path(path))
+
+    def checkpoints(self, job_id: str) -> list[dict[str, Any]]:
+        """The networks that a job kept, the best one first, with their figures and files."""
+        return list(self._pages(f"{_job_path(job_id)}/checkpoints"))
+
+    def card(self, job_id: str, trial: int | None = None) -> dict[str, Any]:
+        """How a network was made, in full: the model card, which ``secateur replay`` takes."""
+        params = {"format": "card", **({} if trial is None else {"trial": str(trial)})}
+        return self._call("GET", f"{_job_path(job_id)}/checkpoint", params=params)
 
     def report(self, job_id: str, path: str | Path) -> Path:
         """Pulls a finished job's report, one HTML file, into the file ``path``, replaced if there is one."""

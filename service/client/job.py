@@ -64,24 +64,32 @@ class Job:
         """Ends the search with the best network so far."""
         return self.client.stop(self.id)
 
-    def download(self, path: str | Path, format: str = "pt2") -> Path:
-        """Pulls the best network into a file; see ``Client.download``."""
-        return self.client.download(self.id, format, path)
+    def download(self, path: str | Path, format: str = "pt2", trial: int | None = None) -> Path:
+        """Pulls the best network, or that of another trial, into a file; see ``Client.download``."""
+        return self.client.download(self.id, format, path, trial)
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """The networks that it kept, the best one first; see ``Client.checkpoints``."""
+        return self.client.checkpoints(self.id)
+
+    def card(self, trial: int | None = None) -> dict[str, Any]:
+        """How its best network, or that of another trial, was made; see ``Client.card``."""
+        return self.client.card(self.id, trial)
 
     def report(self, path: str | Path) -> Path:
         """Pulls the report, one HTML file; see ``Client.report``."""
         return self.client.report(self.id, path)
 
-    def checkpoint(self) -> GraphModule:
-        """The best network: real ``nn`` modules under their original names, in eval mode, ready to train or export.
+    def checkpoint(self, trial: int | None = None) -> GraphModule:
+        """The best network, or that of another trial: real ``nn`` modules under their original names, in eval mode.
 
-        Nothing in the file is executed: it goes through the same reader as uploads do.
+        It is ready to train or export. Nothing in the file is executed: it goes through the same reader as uploads do.
         """
         from pruners.graph.modules import build_module
         from pruners.graph.program import read_program
 
         with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
-            return build_module(read_program(self.download(Path(folder) / "best.pt2")))
+            return build_module(read_program(self.download(Path(folder) / "best.pt2", trial=trial)))
 
     def apply(self, model: nn.Module, attributes: Mapping[str, Mapping[str, Any]] | None = None) -> nn.Module:
         """The best network as an object of your own class, in eval mode; ``model`` itself is left as it is.

@@ -32,8 +32,18 @@ def watch(client: Client, job_id: str, console: Console | None = None) -> dict[s
     return job
 
 
-def budget_text(budget: dict[str, Any]) -> str:
-    """A spec's budget in words: ``macs ≤ 50 %`` or ``params ≤ 120,000``."""
+def budget_text(spec: dict[str, Any]) -> str:
+    """A spec's budgets in words: ``macs ≤ 50 %`` or ``params ≤ 120,000``, and what a constraint adds to them."""
+    budgets = spec["budget"] if isinstance(spec["budget"], list) else [spec["budget"]]
+    texts, constraint = [_limit_text(budget) for budget in budgets], spec.get("constraint")
+    if constraint is not None:
+        texts.append(f"at most {constraint['max_metric_drop']:g} lost")
+    return ", ".join(texts)
+
+
+def _limit_text(budget: dict[str, Any]) -> str:
+    if budget.get("max") is None and budget.get("ratio") is None:
+        return f"{budget['metric']} as few as can be"
     limit = f"{budget['max']:,}" if budget.get("max") is not None else f"{100 * budget['ratio']:g} %"
     bound = "≥" if budget["metric"] == "sparsity" and budget.get("max") is None else "≤"
     return f"{budget['metric']} {bound} {limit}"
@@ -44,7 +54,8 @@ def best_text(job: dict[str, Any]) -> str:
     best, progress = job["best"], job["progress"]
     if best is not None:
         budget = job["spec"]["budget"]
-        what = "weights" if budget["metric"] == "sparsity" else budget["metric"]
+        metric = (budget[0] if isinstance(budget, list) else budget)["metric"]
+        what = "weights" if metric == "sparsity" else metric
         return f"{metric_text(job, best['metric'])}, {100 * best['budget_ratio']:.1f} % of {what}"
     if progress["best_score"] is None:
         return "none" if job["state"] in ENDED else "none yet"
@@ -96,7 +107,7 @@ def _bar(jobs: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
         for job in jobs:
             counts = job["progress"]
             if task is None:
-                console.print(f"{job['name']} ({job['id']}), {budget_text(job['spec']['budget'])}")
+                console.print(f"{job['name']} ({job['id']}), {budget_text(job['spec'])}")
                 # What finished before says nothing of the speed now, hence it is no update.
                 task = progress.add_task("", completed=counts["finished"], total=None, state=job["state"])
             if counts.get("message") not in (None, said):
@@ -113,7 +124,7 @@ def _lines(jobs: Iterator[dict[str, Any]], console: Console) -> dict[str, Any]:
     shown = said = ""
     for job in jobs:
         if not shown:
-            console.print(f"{job['name']} ({job['id']}), {budget_text(job['spec']['budget'])}", soft_wrap=True)
+            console.print(f"{job['name']} ({job['id']}), {budget_text(job['spec'])}", soft_wrap=True)
         counts = job["progress"]
         line = f"{job['state']:<10} {counts['finished']}/{counts['planned']} trials, best: {best_text(job)}"
         if counts.get("message") not in (None, said):

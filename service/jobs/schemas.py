@@ -62,7 +62,7 @@ class PlanView(BaseModel):
     task: Task = Field(description="As it will be judged, the metric filled in.")
     metric: str = Field(description="The budget's; the three costs are in it.", examples=["macs"])
     dense: int = Field(description="Cost of the network as it is.")
-    limit: int = Field(description="The most that the pruned network may cost.")
+    limit: int = Field(description="The most that the pruned network may cost; of several budgets, within the largest.")
     least: int = Field(description="The smallest cost that these layers allow.")
     planned_trials: int = Field(description="Of this job's own, at most.")
     given_trials: int = Field(0, description="Of the earlier job that `searcher.params.warm_start` names.")
@@ -79,6 +79,11 @@ class Figures(BaseModel):
     size_bytes: int = Field(description="Of its `.pt2` file: weights, buffers and what describes them.")
     latency_ms: float = Field(description="Median for one input on the machine that ran the job.")
     budget_ratio: float = Field(description="Its cost in the budget's metric as a share of the dense network's.")
+    max_drop: float | None = Field(
+        None,
+        description="Of a job with a constraint: what the metric dropped by at most against the dense network, with 95 % "
+        "confidence, by paired differences on the test split.",
+    )
 
 
 class Counts(BaseModel):
@@ -98,7 +103,10 @@ class Progress(BaseModel):
     succeeded: int
     failed: int
     running: int
-    best_trial: int | None = Field(description="The highest score so far among trials within the budget.")
+    best_trial: int | None = Field(
+        description="The highest score so far among trials within the budget (the largest, of several); of a job with a "
+        "constraint alone, the smallest network that kept it on the search inputs."
+    )
     best_score: float | None
     best_metric: float | None = Field(description="That trial's metric on the search inputs.")
     message: str | None = Field(description="What the job said last: an epoch of training, for instance.")
@@ -202,6 +210,11 @@ class OutcomeView(BaseModel):
     size_bytes: int | None = Field(description="Of weights and buffers; null: from before it was recorded.")
     latency_ms: float | None = Field(description="Measured for finished networks alone; null for a trial.")
     error: str | None
+    drop: float | None = Field(
+        None,
+        description="Of a job with a constraint: an upper bound of what the metric dropped by, as it would be with as many "
+        "search inputs as there are test inputs.",
+    )
 
 
 class WorkerView(BaseModel):
@@ -260,6 +273,10 @@ class CheckpointFile(BaseModel):
     format: str = Field(examples=["pt2"])
     sha256: str
     size: int
+    metric: float | None = Field(
+        None,
+        description="On the test split, of a form that computes a little otherwise (int8); null: the network's own.",
+    )
     href: str
 
 

@@ -57,7 +57,7 @@ def report(
         budget_limit: the most that the network may cost in the budget's metric.
         checkpoints: the networks that it kept.
     """
-    metric = job.spec.budget.metric
+    metric = job.spec.metric
     costs = {trial.number: _cost(trial, metric) for trial in trials}
     scored = [trial for trial in trials if trial.score is not None]
     best = next((trial for trial in trials if job.best is not None and trial.number == job.best.trial), None)
@@ -119,7 +119,7 @@ def _pareto(job: JobView, scored: Sequence[Trial], costs: Mapping[int, int], lim
 
     return chart(
         f"What each trial costs, and its {job.metric.title} on the search inputs",
-        _UNITS[job.spec.budget.metric],
+        _UNITS[job.spec.metric],
         f"{job.metric.title}{unit}",
         [
             data("trial", "faint", _thinned([trial for trial in measured if trial.number not in front])),

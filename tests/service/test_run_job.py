@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy.orm import Session
 
 from pruners.errors import InvalidInput, JobFailed
+from searchers.base import Proposal
 from service.database import Database, DatabaseAway
 from service.jobs.repository import JobRepository
 from service.jobs.states import State
 from service.run_job import attempt
 from service.store import Store
 from tests.service.doubles import DATA, MODEL
-from workers.log import Artefact, JobLog, Measurement
+from workers.log import Artefact, Finished, JobLog, Measurement, Plan
 from workers.spec import JobSpec
 
 FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=1.0, budget_ratio=1.0)
@@ -46,12 +47,14 @@ def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRe
         networks.mkdir()
         log.running(3)
         (workdir / "net").write_bytes(b"net")
+        log.asked(Proposal(0, (1,)), Plan({}, {}, macs=1, params=1, size_bytes=1))
         log.finishing()
-        log.succeeded(0, FIGURES, FIGURES, [Artefact("pt2", workdir / "net")])
+        log.succeeded(FIGURES, [Finished(0, FIGURES, [Artefact("pt2", workdir / "net")])])
 
     assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0
     assert jobs.get(queued).state == State.SUCCEEDED
-    (kept,) = jobs.checkpoints(queued)
+    card, kept = jobs.checkpoints(queued)
+    assert card.format == "card"
     assert store.path(kept.sha256).read_bytes() == b"net"
     assert list((tmp_path / "jobs").iterdir()) == []
 

@@ -97,7 +97,7 @@ def run(seed: int, allowed: float, searcher: str, trials: int, epochs: int, fold
         for number, p in search.proposals.items()
         if number in search.ladder
     }
-    finish = Finish(spec, evaluator, space, splits, networks.__getitem__, folder, folder, ListLog())
+    finish = Finish(spec, evaluator, space, splits, networks.__getitem__, None, folder, folder, ListLog())
     kept = []
     try:
         kept = finish.confirmed([search.proposals[number] for number in search.ladder])

@@ -40,6 +40,12 @@ ENGINE = 3
 METRICS = ("macs", "params", "size_bytes")
 """The costs of a network's widths that a budget may be stated in."""
 
+LATENCY = "latency_ns"
+"""Whole nanoseconds of a forward pass, as a ``pruners.latency_table.LatencyTable`` foretells them on the device it measured."""
+
+NANOSECONDS = 10**6
+"""In a millisecond, in which people state latencies."""
+
 SPARSITY = "sparsity"
 """The budget of those who zero single weights: the share of weights that are zero; as a cost, how many are not."""
 
@@ -172,6 +178,10 @@ class CostModel:
     def __init__(self, divisors: Sequence[int], metrics: dict[str, Polynomial]) -> None:
         self._divisors = np.array(divisors, dtype=np.int64)
         self._metrics = metrics
+
+    def foretells(self, metric: str) -> bool:
+        """Whether this is one of its metrics."""
+        return metric in self._metrics
 
     def __call__(self, metric: str, widths: Sequence[int] | Integers) -> int:
         """The cost of one width vector ``[groups]``, in channels."""

@@ -31,6 +31,11 @@ class InvalidInput(SecateurError):
         self.value = value
         shown = "" if value is None else f" {quote(value)}"
         super().__init__(f"{field}{shown} {problem}.")
+        self._problem = problem
+
+    def __reduce__(self) -> tuple[type[InvalidInput], tuple[str, object, str]]:
+        """An exception is pickled as a call with its text alone; this one travels from a worker as it was made."""
+        return type(self), (self.field, self.value, self._problem)
 
 
 class UnsafeProgram(InvalidInput):

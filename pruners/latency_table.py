@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from pruners.cost import CostModel, Polynomial, Term
+from pruners.cost import LATENCY, NANOSECONDS, CostModel, Polynomial, Term
 from pruners.graph.costs import Forms, Width
 from pruners.graph.groups import Coupling
 from pruners.graph.shapes import BATCH, infer_shapes
@@ -35,11 +35,6 @@ from pruners.latency import Latency, measure_latency
 GRID = (0.0, 0.25, 0.5, 1.0)  # shares of a weight's two widths; all points of a layer together hold it three times over
 CALIBRATION = (1.0, 0.75, 0.5, 0.25)  # keep fractions of the whole networks, the same in every group ...
 _MIXED, _LEAST = 4, 0.2  # ... and this many with fractions that differ, drawn from the least to 1
-
-LATENCY = "latency_ns"
-"""The metric of a ``LatencyCost``."""
-
-_NANOSECONDS = 10**6  # in a millisecond
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -91,18 +86,34 @@ class LatencyTable:
         self._divisors = np.array([group.divisor for group in coupling.prunable], dtype=np.int64)
         layers = _layers(module, coupling, example)
         self._grid = _Grid(layers, [self._times(layer, measure) for layer in layers], len(coupling.prunable))
-        self.scale, self.overhead, self.error = self._calibrated(module, example, measure)
+        self._module, self._example, self._measure = module, example, measure
+        self.calibrate(self._plans())
+
+    def calibrate(self, plans: Sequence[Sequence[int]]) -> None:
+        """Fits scale and overhead to whole networks, three or more of different latencies, which are measured.
+
+        A search that has a limit is foretold best by the dense network and by plans at the limit.
+        """
+        widths = np.array(plans, dtype=np.int64)
+        cuts = [[np.arange(classes) for classes in plan] for plan in (widths // self._divisors).tolist()]
+        networks = [(shrink(self._module, self._coupling, keep), self._example) for keep in cuts]
+        whole = np.array([latency.median_ms for latency in self._measure(networks)])
+        sums = self._sum(widths)
+        errors: list[float] = []
+        for place, (total, actual) in enumerate(zip(sums, whole, strict=True)):
+            scale, overhead = _fit(np.delete(sums, place), np.delete(whole, place))
+            errors.append(abs((overhead + scale * total) / actual - 1))
+        self.scale, self.overhead = _fit(sums, whole)
+        self.error = statistics.median(errors)
 
     def predict(self, widths: Sequence[int]) -> float:
         """Milliseconds of one forward pass at these widths of the prunable groups."""
-        return float(self._milliseconds(np.asarray(widths, dtype=np.int64)))
+        return float(self.overhead + self.scale * self._sum(np.asarray(widths, dtype=np.int64)))
 
     def cost(self) -> CostModel:
-        """Whole nanoseconds of any widths, as a cost of the metric ``LATENCY`` that a search can be bounded by."""
-        return LatencyCost(self._divisors.tolist(), self._milliseconds)
-
-    def _milliseconds(self, widths: Integers) -> Floats:
-        return self.overhead + self.scale * self._sum(widths)
+        """The network's costs with one more, ``LATENCY`` as it is foretold now, that a search can be bounded by."""
+        scale, overhead = self.scale, self.overhead
+        return LatencyCost(self._coupling.cost, lambda widths: overhead + scale * self._sum(widths))
 
     def _sum(self, widths: Integers) -> Floats:
         return self._grid(widths // self._divisors)
@@ -114,19 +125,6 @@ class LatencyTable:
         latencies = measure([(part, layer.example(part)) for part in new.values()]) if new else []
         self.entries |= {key: latency.median_ms for key, latency in zip(new, latencies, strict=True)}
         return np.array([[self.entries[layer.key(part)] for part in row] for row in parts])
-
-    def _calibrated(self, module: fx.GraphModule, example: Tensor, measure: Measure) -> tuple[float, float, float]:
-        """Scale, overhead, and how well they do."""
-        plans = self._plans()
-        cuts = [[np.arange(width // divisor) for width, divisor in zip(plan, self._divisors, strict=True)] for plan in plans]
-        measured = measure([(shrink(module, self._coupling, keep), example) for keep in cuts])
-        whole = np.array([latency.median_ms for latency in measured])
-        sums = self._sum(np.array(plans))
-        errors: list[float] = []
-        for place, (total, actual) in enumerate(zip(sums, whole, strict=True)):
-            scale, overhead = _fit(np.delete(sums, place), np.delete(whole, place))
-            errors.append(abs((overhead + scale * total) / actual - 1))
-        return *_fit(sums, whole), statistics.median(errors)
 
     def _plans(self) -> list[list[int]]:
         """The widths of the whole networks to measure."""
@@ -232,21 +230,24 @@ class _Grid:
 
 
 class LatencyCost(CostModel):
-    """Nanoseconds by the widths of a network's groups; it has no gradient.
+    """A network's costs and its nanoseconds, which have no gradient.
 
     Args:
-        divisors: see ``CostModel``.
+        cost: all but the nanoseconds.
         milliseconds: of many plans ``[..., groups]`` at once.
     """
 
-    def __init__(self, divisors: Sequence[int], milliseconds: Callable[[Integers], Floats]) -> None:
-        super().__init__(divisors, {})
+    def __init__(self, cost: CostModel, milliseconds: Callable[[Integers], Floats]) -> None:
+        super().__init__(cost._divisors.tolist(), cost._metrics)
         self._milliseconds = milliseconds
+
+    def foretells(self, metric: str) -> bool:
+        return metric == LATENCY or super().foretells(metric)
 
     def batch(self, metric: str, widths: Integers) -> Integers:
         if metric != LATENCY:
-            raise KeyError(metric)
-        return np.rint(_NANOSECONDS * self._milliseconds(widths)).astype(np.int64)
+            return super().batch(metric, widths)
+        return np.rint(NANOSECONDS * self._milliseconds(widths)).astype(np.int64)
 
 
 def _layers(module: fx.GraphModule, coupling: Coupling, example: Tensor) -> list[_Layer]:

@@ -261,14 +261,16 @@ def replay(searcher: Searcher, record: Iterable[Record]) -> dict[int, Proposal]:
     return proposals
 
 
-def best(proposals: Mapping[int, Proposal], outcomes: Mapping[int, Outcome], fits: Callable[[Widths], bool]) -> Proposal | None:
-    """The proposal, by its id, with the highest score among those whose widths fit; the earlier of equals, if there is one."""
+def ranked(
+    proposals: Mapping[int, Proposal], outcomes: Mapping[int, Outcome], fits: Callable[[Widths], bool]
+) -> list[Proposal]:
+    """The proposals whose widths fit, the highest score first and of equals the earlier; those that failed are left out."""
     scored = [
-        (outcome.score, -number)
+        (-outcome.score, number)
         for number, outcome in outcomes.items()
         if outcome.score is not None and fits(proposals[number].widths)
     ]
-    return proposals[-max(scored)[1]] if scored else None
+    return [proposals[number] for _, number in sorted(scored)]
 
 
 def front(proposals: Mapping[int, Proposal], outcomes: Mapping[int, Outcome], cost: Callable[[Widths], int]) -> list[Proposal]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from searchers.base import Done, Given, Outcome, Proposal, Searcher, Training, Wait, best
+from searchers.base import Done, Given, Outcome, Proposal, Searcher, Training, Wait, ranked
 
 
 class Finals(Searcher):
@@ -70,10 +70,8 @@ class Finals(Searcher):
 
     def _final(self) -> list[Proposal]:
         """The finalists, the best first."""
-        first, left = len(self._proposals), dict(self._outcomes)
-        found: list[Proposal] = []
-        while len(found) < self._finalists and (leader := best(self._proposals, left, self.space.fits)):
-            del left[leader.id]
-            note = f"final, from trial {leader.id}"
-            found.append(Proposal(first + len(found), leader.widths, note, training=self._training))
-        return found
+        leaders = ranked(self._proposals, self._outcomes, self.space.fits)[: self._finalists]
+        return [
+            Proposal(number, leader.widths, f"final, from trial {leader.id}", training=self._training)
+            for number, leader in enumerate(leaders, start=len(self._proposals))
+        ]

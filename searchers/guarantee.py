@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isqrt
 
-from searchers.base import Outcome, Proposal, Searcher, best
+from searchers.base import Outcome, Searcher
 from searchers.sizes import Sizes
 from searchers.space import SearchSpace
 
@@ -69,8 +69,7 @@ class Guaranteed(Sizes):
     def _keeps(self, outcome: Outcome) -> bool:
         return outcome.drop is not None and outcome.drop <= self._most_drop
 
-    def _best(self, space: SearchSpace) -> Proposal | None:
-        """Of those whose drop is known, where no trial of its own will tell it: plans that an earlier job gave may lack it."""
-        if self._training is not None:
-            return super()._best(space)
-        return best(self.proposals, {n: o for n, o in self.outcomes.items() if o.drop is not None}, space.fits)
+    def candidates(self) -> dict[int, Outcome]:
+        """Those whose drop is known, where no trial of its own will tell it: plans that an earlier job gave may lack it."""
+        found = super().candidates()
+        return found if self._training is not None else {n: outcome for n, outcome in found.items() if outcome.drop is not None}

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from searchers.base import Done, Given, Outcome, Proposal, Searcher, Training, Wait, best
+from searchers.base import Done, Given, Outcome, Proposal, Searcher, Training, Wait, ranked
 from searchers.space import Budget, SearchSpace, Widths
 
 
@@ -123,7 +123,7 @@ class Sizes(Searcher):
             if isinstance(answer, Wait) or len(self.outcomes) < len(self.proposals):
                 return Wait()
             size.searched = True
-            found = self._best(size.space)
+            found = next(iter(ranked(self.proposals, self.candidates(), size.space.fits)), None)
             if found is not None and self._training is not None:
                 note = self._note(size.space, f"trial {found.id}, trained")
                 found = Proposal(len(self.proposals), found.widths, note, training=self._training)
@@ -143,10 +143,11 @@ class Sizes(Searcher):
         size.ours.append(proposal.id)
         return proposal
 
-    def _best(self, space: SearchSpace) -> Proposal | None:
-        """The best plan of all that fit; where the answers are trained apart, of those that are not."""
-        open_to = {n: o for n, o in self.outcomes.items() if self._training is None or self.proposals[n].training is None}
-        return best(self.proposals, open_to, space.fits)
+    def candidates(self) -> dict[int, Outcome]:
+        """Outcomes of which the best is a size's; where that is trained apart, those of plans that are not."""
+        if self._training is None:
+            return self.outcomes
+        return {number: outcome for number, outcome in self.outcomes.items() if self.proposals[number].training is None}
 
     def _note(self, space: SearchSpace, note: str) -> str:
         return f"{100 * space.budget.limit / self.space.cost(self.space.dense):.3g} %: {note}"

@@ -17,7 +17,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.cost import METRICS, SPARSITY, CostModel
+from pruners.cost import LATENCY, METRICS, NANOSECONDS, SPARSITY, CostModel
 from pruners.errors import InvalidInput
 
 Widths = tuple[int, ...]
@@ -55,7 +55,7 @@ class Budget:
     """The most that the pruned network may cost.
 
     Attributes:
-        metric: one of ``pruners.cost.METRICS``, or ``SPARSITY``.
+        metric: one of ``pruners.cost.METRICS``, ``LATENCY`` or ``SPARSITY``.
         limit: the highest cost allowed, inclusive, in units of the metric.
         ratio: the share of the dense cost, or of weights that are zero, if that is how the user stated the limit.
     """
@@ -71,7 +71,7 @@ class Budget:
         Raises:
             InvalidInput: an unknown metric, both or neither of the two figures, or a limit that prunes nothing.
         """
-        if metric not in (*METRICS, SPARSITY):
+        if metric not in (*METRICS, LATENCY, SPARSITY):
             raise InvalidInput("budget.metric", metric, f"is unknown; use one of {', '.join(METRICS)}")
         if ratio is not None and maximum is None:
             if not 0 < ratio < 1:
@@ -82,22 +82,29 @@ class Budget:
             return cls(metric, math.floor(Fraction(str(float(ratio))) * dense), ratio)
         if maximum is not None and ratio is None:
             if maximum >= dense:
-                raise InvalidInput("budget.max", maximum, f"prunes nothing; state less than the dense {dense} {metric}")
+                problem = f"prunes nothing; state less than the dense {_figure(metric, dense)}"
+                raise InvalidInput("budget.max", _stated(metric, maximum), problem)
             return cls(metric, maximum)
         raise InvalidInput("budget", None, "needs either ratio or max")
+
+    @property
+    def shown(self) -> str:
+        """The limit for people."""
+        return _figure(self.metric, self.limit)
 
     def out_of_reach(self, smallest: int, dense: int) -> InvalidInput:
         """The error for a limit under ``smallest``, the cost of the narrowest network; what it suggests is accepted."""
         if smallest == dense:
             return InvalidInput("budget.metric", self.metric, "is not lowered by any prunable layer; use another metric")
         if self.ratio is None:
-            problem = f"is out of reach: the smallest reachable is {smallest} (of {dense:,} {self.metric})"
-            return InvalidInput("budget.max", self.limit, problem)
+            least = _stated(self.metric, smallest)
+            problem = f"is out of reach: the smallest reachable is {least} (of {_figure(self.metric, dense)})"
+            return InvalidInput("budget.max", _stated(self.metric, self.limit), problem)
         if self.metric == SPARSITY:
             problem = f"is out of reach: at most {dense - smallest:,} of {dense:,} weights can go; ask for less"
             return InvalidInput("budget.ratio", self.ratio, problem)
-        reachable = _share_rounded_up(smallest, dense)
-        problem = f"is out of reach: the smallest reachable is {reachable} ({smallest:,} of {dense:,} {self.metric})"
+        reachable, least = _share_rounded_up(smallest, dense), _stated(self.metric, smallest)
+        problem = f"is out of reach: the smallest reachable is {reachable} ({least:,} of {_figure(self.metric, dense)})"
         return InvalidInput("budget.ratio", self.ratio, problem)
 
 
@@ -295,6 +302,15 @@ def _nothing_to_prune(groups: Sequence[Group], round_to: int) -> InvalidInput:
     if any(_least(group, group.divisor) < group.width for group in groups):
         return InvalidInput("pruner.round_to", round_to, "leaves no smaller width to any layer; state a smaller one")
     return InvalidInput("model", None, "has nothing to prune; let pruner.config_list take in layers that can be pruned")
+
+
+def _stated(metric: str, cost: int) -> float:
+    """A cost in the unit in which users state it."""
+    return cost / NANOSECONDS if metric == LATENCY else cost
+
+
+def _figure(metric: str, cost: int) -> str:
+    return f"{cost / NANOSECONDS:,} ms" if metric == LATENCY else f"{cost:,} {metric}"
 
 
 def _share_rounded_up(part: int, whole: int) -> str:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, fx
 
 from pruners.calibration import calibrate
-from pruners.cost import METRICS
+from pruners.cost import METRICS, CostModel
 from pruners.criteria.base import CRITERIA, Calibrated, Criterion
 from pruners.criteria.l2_filter import L2Filter
 from pruners.graph.check import traced
@@ -110,10 +110,10 @@ class Evaluator:
         """About the dense network."""
         return self._dense.found
 
-    def space(self) -> SearchSpace:
-        """What the job searches over."""
+    def space(self, cost: CostModel | None = None) -> SearchSpace:
+        """What the job searches over, by the network's own costs or by ``cost``, which holds more of them."""
         scores = [each.tolist() for each in self.found.scores] if ranks_globally(self._spec) else None
-        return make_space(describe_groups(self.dense, self.coupling), self.coupling.cost, self._spec, scores)
+        return make_space(describe_groups(self.dense, self.coupling), cost or self.coupling.cost, self._spec, scores)
 
     def plan(self, widths: Sequence[int]) -> Plan:
         """What a proposal means, layer by layer and in costs."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pruners.cost import LATENCY
 from pruners.errors import JobFailed
-from pruners.latency import measure_latency
+from pruners.latency import Latency, measure_latency
 from searchers.base import Proposal
-from searchers.space import SearchSpace
+from searchers.space import SearchSpace, Widths
 from workers.constraint import CONFIDENCE, drop_bound
 from workers.data import Splits
 from workers.device import CPU, moved
@@ -83,6 +84,7 @@ def written(
     if not exports.int8 or onnx is None:
         return artefacts
     path, network = folder / "network.int8.onnx", evaluator.quality(pruned.network, splits.test)
+    moved(pruned.network, CPU)
     try:
         export_int8(onnx, path, splits.train)
         found = evaluator.passes.judged(outputs_of(path, splits.test, spec.resources.cpus), splits.test)
@@ -126,6 +128,7 @@ class Finish:
         space: that it searched.
         splits: its data.
         network: by the id of a proposal, what its trial left.
+        timed: latencies of networks of these widths, measured where trials run; ``None``: they are measured here.
         workdir: where files may be written.
         networks: a folder that all attempts share.
         log: is told of the end.
@@ -138,6 +141,7 @@ class Finish:
         space: SearchSpace,
         splits: Splits,
         network: Callable[[int], Pruned],
+        timed: Callable[[Sequence[Widths]], Sequence[Latency]] | None,
         workdir: Path,
         networks: Path,
         log: JobLog,
@@ -147,12 +151,18 @@ class Finish:
         self._space = space
         self._splits = splits
         self._network = network
+        self._timed = timed
         self._workdir = workdir
         self._networks = networks
         self._log = log
 
-    def budgets(self, winners: Sequence[Proposal], others: Sequence[Proposal]) -> None:
+    def budgets(self, winners: Sequence[Proposal], others: Sequence[Proposal], latencies: Sequence[Latency] = ()) -> None:
         """Keeps the winner of each budget, that of the loosest first, and others as their trials left them.
+
+        Args:
+            winners: one at least.
+            others: what else is kept.
+            latencies: of the dense network and the first winner, if they decided on it.
 
         Raises:
             JobFailed: the job has a constraint, and the winner may have lost more than it allows.
@@ -162,7 +172,7 @@ class Finish:
         if spec.constraint is not None and not self._keeps(kept[0]):
             raise JobFailed(f"The best network within the budget {self._why_not(kept[0])}; allow more of either.")
         bare = spec.exports.model_copy(update={"onnx": False, "int8": False})
-        self._keep(kept + [self._ready(other, 0, bare) for other in others])
+        self._keep(kept + [self._ready(other, 0, bare) for other in others], latencies)
 
     def smallest(self, ladder: Sequence[Proposal]) -> None:
         """Keeps the smallest network that is certain to keep the metric, and those of the ladder that are larger."""
@@ -211,31 +221,32 @@ class Finish:
             f"inputs, which may be up to {ready.bound:.4f} with {CONFIDENCE:.0%} confidence"
         )
 
-    def _keep(self, kept: Sequence[Ready]) -> None:
+    def _keep(self, kept: Sequence[Ready], known: Sequence[Latency] = ()) -> None:
         """Writes, measures and hands over networks, the best one first."""
         evaluator, dense_file = self._evaluator, self._workdir / "dense.pt2"
         export_pt2(evaluator.dense, dense_file)
         artefacts = [self._files(each) for each in kept]
-        example = evaluator.dense.meta["inputs"][0].example(1)
-        dense_time, *times = measure_latency(
-            [(each, example) for each in (evaluator.dense, *(each.pruned.network for each in kept))]
-        )
-        dense = evaluator.quality(evaluator.dense, self._splits.test)
-        baseline = self._measured(self._space.dense, dense.metric, dense_file, dense_time.median_ms, None)
-
-        def bound(ready: Ready) -> float | None:
-            return None if self._spec.constraint is None else ready.bound
-
+        plans = [self._space.dense, *(each.winner.widths for each in kept)]
+        latencies = known if len(known) == len(plans) else [*known, *self._latencies(plans, kept)[len(known) :]]
+        metrics = [evaluator.quality(evaluator.dense, self._splits.test).metric, *(each.quality.metric for each in kept)]
+        files = [dense_file, *(_file(each, "pt2") for each in artefacts)]
+        bounds = [None, *(each.bound if self._spec.constraint is not None else None for each in kept)]
+        baseline, *measured = [
+            self._measured(*figures, latencies[0]) for figures in zip(plans, metrics, files, bounds, latencies, strict=True)
+        ]
         networks = [
-            Finished(
-                each.winner.id,
-                self._measured(each.winner.widths, each.quality.metric, _file(files, "pt2"), time.median_ms, bound(each)),
-                files,
-                each.epochs,
-            )
-            for each, files, time in zip(kept, artefacts, times, strict=True)
+            Finished(each.winner.id, figures, forms, each.epochs)
+            for each, figures, forms in zip(kept, measured, artefacts, strict=True)
         ]
         self._log.succeeded(baseline, networks)
+
+    def _latencies(self, plans: Sequence[Widths], kept: Sequence[Ready]) -> Sequence[Latency]:
+        """Of the dense network and those that are kept."""
+        if self._timed is not None:
+            return self._timed(plans)
+        networks = [self._evaluator.dense, *(each.pruned.network for each in kept)]
+        example = self._evaluator.dense.meta["inputs"][0].example(1)
+        return measure_latency([(network, example) for network in networks])
 
     def _files(self, ready: Ready) -> list[Artefact]:
         folder = self._workdir / f"network-{ready.winner.id}"
@@ -244,16 +255,20 @@ class Finish:
         return written(*job, ready.pruned, ready.winner.widths, ready.exports, folder, self._log.progress)
 
     def _measured(
-        self, widths: tuple[int, ...], metric: float, file: Path, latency_ms: float, max_drop: float | None
+        self, widths: Widths, metric: float, file: Path, max_drop: float | None, latency: Latency, dense: Latency
     ) -> Measurement:
         plan = self._evaluator.plan(widths)
+        share = self._space.cost(widths) / self._space.cost(self._space.dense)
+        if self._space.budget.metric == LATENCY:  # those that were measured, not those foretold
+            share = latency.median_ms / dense.median_ms
         return Measurement(
             metric=metric,
             macs=plan.macs,
             params=plan.params,
             size_bytes=file.stat().st_size,
-            latency_ms=latency_ms,
-            budget_ratio=self._space.cost(widths) / self._space.cost(self._space.dense),
+            latency_ms=latency.median_ms,
+            latency_spread_ms=latency.spread_ms,
+            budget_ratio=share,
             max_drop=max_drop,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,24 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from pruners.cost import LATENCY
 from pruners.errors import JobFailed
+from pruners.latency import Latency
 from searchers.base import Proposal, Rival
 from searchers.space import SearchSpace, Widths
 from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.data import load
 from workers.device import prepare
+from workers.evaluator import Evaluator
 from workers.finish import Finish
-from workers.log import JobLog
+from workers.latency import InTime, on_a_worker, time_plans
+from workers.log import JobLog, Plan
 from workers.networks import Networks
 from workers.passes import Race
-from workers.plan import budgets_of, make_searcher
+from workers.plan import make_searcher, sizes_of
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
-from workers.spec import JobSpec
+from workers.spec import LATENCY_MS, JobSpec
 from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
 from workers.weight_evaluator import make_evaluator
 
@@ -56,15 +61,17 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     prepare(spec.resources)
     splits = load(data, spec.seed)
     evaluator = make_evaluator(model, splits, spec)
-    space = evaluator.space()
-    sizes = [space.under(budget) for budget in budgets_of(spec, space.cost(space.dense))]
-    fits = [size.fits for size in sizes]
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    in_time = InTime(spec, model, evaluator, log) if spec.metric == LATENCY_MS else None
+    space = evaluator.space(None if in_time is None else in_time.cost)
+    fits = [size.fits for size in sizes_of(space, spec)]
     trains = evaluator.schedule is not None or spec.recovery.short_steps > 0
     known = log.known() if spec.resources.reuse and not trains else {}
     if spec.minimises:  # which asks more of an outcome than other jobs find out
         known = {widths: outcome for widths, outcome in known.items() if outcome.drop is not None}
     searcher = make_searcher(space, spec)
-    search = RecordedSearch(searcher, log, lambda proposal: evaluator.plan(proposal.widths), spec.limits, known)
+    search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, in_time, proposal), spec.limits, known)
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 
@@ -83,7 +90,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
             return
         trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
         search.tell(proposal_id, result)
-        kept = search.wanted(*fits) | {other.id for other in _others(spec, search, fits, space)}
+        kept = search.wanted(*fits) | {other.id for other in _others(spec, search, _winners(search, fits), space)}
         trained.keep_only(kept)  # which takes the longer, the more trials there were
 
     asks = AskTell(search.ask, tell, trained.reference, race)
@@ -93,15 +100,30 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"
         )
-    winners = _winners(search, fits)
-    if not winners:
+    leaders = [found for found in map(search.ranked, fits) if found]
+    if not leaders:
         raise JobFailed(_why_none(search, space, log))
     log.finishing()
-    finish = Finish(spec, evaluator, space, splits, trained.get, workdir, networks, log)
+
+    def on_workers(plans: Sequence[Widths]) -> Sequence[Latency]:
+        channels = [evaluator.channels(widths) for widths in plans]
+        return on_a_worker(spec.resources, time_plans, model, spec.resources, channels)
+
+    timed = on_workers if spec.resources.gpus or in_time is not None else None
+    finish = Finish(spec, evaluator, space, splits, trained.get, timed, workdir, networks, log)
     if spec.minimises:
         finish.smallest(search.ladder)
+    elif in_time is not None:
+        winner, latencies = in_time.best(leaders[0])
+        finish.budgets([winner], _others(spec, search, [winner], space), latencies)
     else:
-        finish.budgets(winners, _others(spec, search, fits, space))
+        winners = _winners(search, fits)
+        finish.budgets(winners, _others(spec, search, winners, space))
+
+
+def _plan(evaluator: Evaluator, in_time: InTime | None, proposal: Proposal) -> Plan:
+    plan = evaluator.plan(proposal.widths)
+    return plan if in_time is None else replace(plan, latency_ns=in_time.cost(LATENCY, proposal.widths))
 
 
 class _Watch(tune.Callback):
@@ -149,8 +171,6 @@ def run_trials(
     os.environ.update(_QUIET_TUNE)
     # It looks for each trial's result file at the end, and warns of every one that was not written.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
     workers = _share(spec, jobs)
     trainable: Any = tune.with_resources(
         tune.with_parameters(trial, **parameters),
@@ -190,23 +210,19 @@ def _share(spec: JobSpec, jobs: int) -> int:
 
 def _winners(search: RecordedSearch, fits: Sequence[Callable[[Widths], bool]]) -> list[Proposal]:
     """The best of each budget, that of the loosest first; tight ones may have none yet, or share one."""
-    found = map(search.best, fits)
-    return list(dict.fromkeys(winner for winner in found if winner is not None))
+    return list(dict.fromkeys(winner for each in fits for winner in search.ranked(each)[:1]))
 
 
-def _others(
-    spec: JobSpec, search: RecordedSearch, fits: Sequence[Callable[[Widths], bool]], space: SearchSpace
-) -> list[Proposal]:
+def _others(spec: JobSpec, search: RecordedSearch, winners: Sequence[Proposal], space: SearchSpace) -> list[Proposal]:
     """What is kept beside the winners: of those that none beats, the cheapest first, the ones far enough from all others."""
+    others = list[Proposal]()
     if spec.minimises or not spec.exports.pareto:
-        return []
-    kept, others = (
-        [space.cost(space.dense), *(space.cost(winner.widths) for winner in _winners(search, fits))],
-        list[Proposal](),
-    )
+        return others
+    dense = space.cost(space.dense)
+    kept = [dense, *(space.cost(winner.widths) for winner in winners)]
     for proposal in search.front(space.cost):
         cost = space.cost(proposal.widths)
-        if all(abs(cost - other) >= _APART * kept[0] for other in kept):
+        if all(abs(cost - other) >= _APART * dense for other in kept):
             kept.append(cost)
             others.append(proposal)
     return others
@@ -219,7 +235,4 @@ def _why_none(search: RecordedSearch, space: SearchSpace, log: JobLog) -> str:
     remedy = "raise limits.max_seconds or limits.max_trials so that the search can get there"
     if log.stopping():
         remedy = "the search was asked to stop before it got there"
-    return (
-        f"None of the {len(search.outcomes)} trials that ended was within the budget of {space.budget.limit:,} "
-        f"{space.budget.metric}; {remedy}."
-    )
+    return f"None of the {len(search.outcomes)} trials that ended was within the budget of {space.budget.shown}; {remedy}."

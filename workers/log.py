@@ -24,6 +24,7 @@ class Plan:
         macs: of the network with these widths, for one input.
         params: likewise.
         size_bytes: of its weights and buffers.
+        latency_ns: foretold for one input, in a job whose budget is milliseconds.
     """
 
     widths: dict[str, int]
@@ -31,6 +32,7 @@ class Plan:
     macs: int
     params: int
     size_bytes: int
+    latency_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Measurement:
         macs: for one input.
         params: count.
         size_bytes: of its ``.pt2`` file, which is larger than its weights and buffers by what describes them.
-        latency_ms: median of a forward pass for one input on the machine that ran the job.
+        latency_ms: median of a forward pass for one input, on a worker if trials have a GPU or the budget is milliseconds,
+            otherwise on the machine that ran the job.
+        latency_spread_ms: the interquartile range: how far apart the middle half of the passes lay.
         budget_ratio: its cost in the budget's metric as a share of the dense network's.
         max_drop: of a job with a constraint, what its metric dropped by at most against the dense network, with the confidence
             of ``workers.constraint``.
@@ -61,6 +65,7 @@ class Measurement:
     params: int
     size_bytes: int
     latency_ms: float
+    latency_spread_ms: float
     budget_ratio: float
     max_drop: float | None = None
 
@@ -111,6 +116,15 @@ class JobLog(Protocol):
 
     def losses_before(self) -> Mapping[int, int]:
         """By proposal, how often a worker was lost with it; those that never were may be left out."""
+
+    def times(self) -> Sequence[float] | None:
+        """The milliseconds that an earlier attempt measured; ``None`` if none did."""
+
+    def timed(self, times: Sequence[float], limit: int, given: Mapping[int, int]) -> None:
+        """What a budget of milliseconds is searched on was measured.
+
+        ``limit`` is that budget and ``given`` by proposal what those of an earlier job are foretold to take, in nanoseconds.
+        """
 
     def running(self, planned_trials: int) -> None:
         """The search begins; it will take at most this many trials."""

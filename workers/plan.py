@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 from pydantic import ValidationError
 
-from pruners.cost import CostModel
+from pruners.cost import LATENCY, NANOSECONDS, CostModel
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
 from searchers.base import Params, Searcher, parse_params
@@ -20,7 +21,7 @@ from searchers.finals import Finals
 from searchers.guarantee import MOST_SIZES, Guaranteed
 from searchers.sizes import EveryBudget
 from searchers.space import Budget, Group, SearchSpace
-from workers.spec import JobSpec, LayerRule
+from workers.spec import LATENCY_MS, JobSpec, LayerRule
 
 RUNS_SCHEDULES = "fixed"
 """The searcher whose one trial may be a training."""
@@ -28,6 +29,8 @@ RUNS_SCHEDULES = "fixed"
 _FINALISTS = 4  # the best of a search are much alike, and a fifth one hardly ever wins
 _FEWEST_TRIALS = 40  # of a search with finalists, unless they are asked for
 _FINAL_EPOCHS = 1
+
+_STAND_IN, _SOME_RATIO = "macs", 0.5  # for a budget of milliseconds before they are measured
 
 EVERY_TYPE = "default"
 """In ``op_types``: every layer type (NNI's word for it)."""
@@ -43,7 +46,8 @@ def make_space(
 
     Args:
         inspection_groups: ``groups`` of ``workers.inspection.inspect_model``, frozen ones included.
-        cost: over the groups whose ``frozen_reason`` is null, in order.
+        cost: over the groups whose ``frozen_reason`` is null, in order. Where it does not foretell latencies, MACs stand in for
+            a budget of milliseconds: groups and widths are the same.
         spec: the job's; ``pruner.config_list`` selects layers, and a group varies only if all its layers are selected.
         scores: per such group, of each of its classes, for a search that ranks them together; ``None`` before there are any.
 
@@ -64,20 +68,41 @@ def make_space(
         )
         for group, importance in zip(free, scores or [()] * len(free), strict=True)
     ]
-    loosest, *others = budgets_of(spec, cost(spec.metric, [group.width for group in groups]))
+    if spec.metric == LATENCY_MS:
+        return SearchSpace(groups, cost, _in_time(groups, cost, spec), round_to=spec.pruner.round_to)
+    loosest = _budgets(spec, cost(spec.metric, [group.width for group in groups]))[0]
     space = SearchSpace(groups, cost, loosest, round_to=spec.pruner.round_to)
-    for budget in others:
-        space.under(budget)  # which refuses one that is out of reach
+    sizes_of(space, spec)
     return space
 
 
-def budgets_of(spec: JobSpec, dense: int) -> list[Budget]:
-    """The job's budgets, the loosest first: one that states no limit is met by any network smaller than the dense one."""
+def sizes_of(space: SearchSpace, spec: JobSpec) -> list[SearchSpace]:
+    """The space under each of the job's budgets, the loosest, which is its own, first; raises ``InvalidInput``."""
+    if len(spec.budgets) == 1:
+        return [space]
+    return [space.under(budget) for budget in _budgets(spec, space.cost(space.dense))]
+
+
+def _budgets(spec: JobSpec, dense: int) -> list[Budget]:
+    """The loosest first; one that states no limit is met by any network that is smaller than the dense one."""
     budgets = [
-        Budget(each.metric, dense - 1) if each.open else Budget.of(each.metric, dense, ratio=each.ratio, maximum=each.max)
+        Budget(each.metric, dense - 1)
+        if each.open
+        else Budget.of(each.metric, dense, ratio=each.ratio, maximum=None if each.max is None else int(each.max))
         for each in spec.budgets
     ]
     return sorted(budgets, key=lambda budget: -budget.limit)
+
+
+def _in_time(groups: Sequence[Group], cost: CostModel, spec: JobSpec) -> Budget:
+    (budget,) = spec.budgets
+    stands_in = not cost.foretells(LATENCY)
+    dense = cost(_STAND_IN if stands_in else LATENCY, [group.width for group in groups])
+    if stands_in:
+        least = SearchSpace(groups, cost, Budget(_STAND_IN, dense - 1), spec.pruner.round_to)
+        return Budget(_STAND_IN, max(least.cost(least.least), int((budget.ratio or _SOME_RATIO) * dense)))
+    maximum = None if budget.max is None else int(Fraction(str(budget.max)) * NANOSECONDS)
+    return Budget.of(LATENCY, dense, ratio=budget.ratio, maximum=maximum)
 
 
 def check_schedule(spec: JobSpec) -> None:
@@ -126,7 +151,7 @@ def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
         params = parse_params(searcher, spec.searcher.params)
     except ValidationError as error:
         raise refusal(error.errors(), "searcher.params") from error
-    trials, sizes = spec.limits.max_trials, [budget.limit for budget in budgets_of(spec, space.cost(space.dense))]
+    trials, sizes = spec.limits.max_trials, [size.budget.limit for size in sizes_of(space, spec)]
     if spec.constraint is not None and spec.minimises:
         epochs, most = spec.recovery.final_epochs, spec.constraint.max_metric_drop
         each = trials // MOST_SIZES - bool(epochs)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, best, front, replay
+from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, front, ranked, replay
 from searchers.space import Widths
 from workers.log import JobLog, Plan, Worker
 from workers.spec import Limits
@@ -113,8 +113,7 @@ class RecordedSearch:
 
     def wanted(self, *fits: Callable[[Widths], bool]) -> set[int]:
         """The trials whose networks may still be asked for: the best so far of each size, and those that may be a parent."""
-        winners = map(self.best, fits)
-        wanted = {winner.id for winner in winners if winner is not None} | set(self._searcher.ladder)
+        wanted = {winner.id for each in fits for winner in self.ranked(each)[:1]} | set(self._searcher.ladder)
         if self._searcher.names_parents:
             named = max((p.parent for p in self.proposals.values() if p.parent is not None), default=0)
             running = (p.parent or 0 for number, p in self.proposals.items() if number not in self.outcomes)
@@ -132,9 +131,9 @@ class RecordedSearch:
         """The most trials that there will be, given ones included."""
         return self._given + min(self._searcher.planned_trials, self._max_trials)
 
-    def best(self, fits: Callable[[Widths], bool]) -> Proposal | None:
-        """The proposal with the highest score among those whose widths fit the budget; the earlier of equals."""
-        return best(self.proposals, self.outcomes, fits)
+    def ranked(self, fits: Callable[[Widths], bool]) -> list[Proposal]:
+        """The proposals whose widths fit the budget, the highest score first; the earlier of equals."""
+        return ranked(self.proposals, self.outcomes, fits)
 
     def front(self, cost: Callable[[Widths], int]) -> list[Proposal]:
         """The proposals that no other one beats in both score and cost, the cheapest first."""

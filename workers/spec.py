@@ -15,6 +15,9 @@ from pruners.errors import InvalidInput
 SCORING = 2
 """Version of what a trial's score means: raised when the same cut would score otherwise; scores of two are not compared."""
 
+LATENCY_MS = "latency_ms"
+"""The budget's metric that is measured before it can be searched on, in the unit that users state it in."""
+
 _MOST_BUDGETS = 10
 """Sizes in one job: each takes its part of the trials, and its files their room in the store."""
 
@@ -85,18 +88,22 @@ class Budget(Strict):
     With neither it is open: as little as ``constraint`` allows.
     """
 
-    metric: Literal["macs", "params", "size_bytes", "sparsity"] = Field(
+    metric: Literal["macs", "params", "size_bytes", "latency_ms", "sparsity"] = Field(
         "macs",
-        description="MACs of one input, parameters, bytes of weights and buffers (a file adds what describes them), or the "
-        "share of weights that are zero.",
+        description="MACs of one input, parameters, bytes of weights and buffers (a file adds what describes them), "
+        "milliseconds of one input on a worker (one thread of its CPU, or its GPU), or the share of weights that are zero.",
     )
     ratio: float | None = Field(None, gt=0, lt=1, description="Share of the dense network's cost; of sparsity, of its weights.")
-    max: int | None = Field(None, gt=0, description="Absolute cost; of sparsity, the weights that stay.")
+    max: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Absolute cost, a whole number but in milliseconds; of sparsity, the weights that stay."
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if self.ratio is not None and self.max is not None:
             raise ValueError("give either ratio or max")
+        if self.max is not None and self.metric != LATENCY_MS and self.max % 1:
+            raise ValueError(f"max counts {self.metric}; give a whole number")
         return self
 
     @property
@@ -286,6 +293,9 @@ class JobSpec(Strict):
             raise InvalidInput("constraint", None, problem)
         if self.constraint is None and any(budget.open for budget in self.budgets):
             raise InvalidInput("budget", None, "states no limit; give ratio or max, or a constraint to minimise it under")
+        if self.metric == LATENCY_MS and (several or self.minimises):
+            problem = "is timed around one limit; state one budget with ratio or max, or another metric"
+            raise InvalidInput("budget.metric", LATENCY_MS, problem)
         if any(budget.metric != self.metric for budget in several):
             found = ", ".join(dict.fromkeys(budget.metric for budget in self.budgets))
             raise InvalidInput("budget", None, f"lists sizes in unlike metrics ({found}); post a job for each metric")

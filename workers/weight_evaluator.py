@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from pruners.cost import CostModel
 from pruners.graph.groups import Coupling
 from pruners.graph.shrink import shrink
 from pruners.importance import Scores
@@ -55,7 +56,7 @@ class WeightEvaluator(Evaluator):
         self.recalibrate(module)
         return Pruned(module, everything)
 
-    def space(self) -> SearchSpace:
+    def space(self, cost: CostModel | None = None) -> SearchSpace:
         return make_space(weight_groups(self._layers), weight_cost(self._layers), self._spec)
 
     def plan(self, widths: Sequence[int]) -> Plan:

@@ -20,7 +20,7 @@ from pruners.criteria.base import LAYERS
 from pruners.errors import InvalidInput
 from pruners.library.base import Masked
 from pruners.masking import masks_of, remask, remove_masks
-from searchers.base import Outcome, Proposal, Searcher, best
+from searchers.base import Outcome, Proposal, Searcher, ranked
 from searchers.library.history import History, Trial
 from searchers.library.network import Inputs, Kept, network_of
 from searchers.space import Widths
@@ -123,12 +123,12 @@ class SearchPruner(Masked):
             searcher.tell(proposal.id, outcome)
             proposals[proposal.id], outcomes[proposal.id] = proposal, outcome
             self.history.add(Trial(proposal.note, proposal.widths, value))
-        found = best(proposals, outcomes, searcher.space.fits)
-        if found is None:
+        found = ranked(proposals, outcomes, searcher.space.fits)
+        if not found:
             raise InvalidInput(
                 "evaluator", None, "returned no finite number for any plan within the budget; nothing was pruned"
             )
-        return found
+        return found[0]
 
     def _outcome(self, value: float) -> Outcome:
         if not math.isfinite(value):

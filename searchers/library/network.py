@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pruners.config import LayerConfig
-from pruners.cost import CostModel, Linear, Polynomial, Term
+from pruners.cost import LATENCY, CostModel, Linear, Polynomial, Term
 from pruners.criteria.base import Criterion
 from pruners.criteria.fpgm import FPGM
 from pruners.criteria.l1_filter import L1Filter
@@ -29,7 +29,7 @@ from pruners.graph.check import traced
 from pruners.graph.costs import Forms
 from pruners.graph.groups import Group as Channels
 from pruners.importance import choose, group_scores
-from pruners.latency_table import LATENCY, LatencyTable
+from pruners.latency_table import LatencyTable
 from pruners.library.ranking import kept
 from pruners.masking import PARTS, remove_masks, set_masks
 from pruners.speedup import as_graph

@@ -38,6 +38,7 @@ _SUBMIT = """\
   secateur submit net.pt2 --data d.npz --budget params=120000
   secateur submit net.pt2 --data d.npz --budget macs=0.7 --budget macs=0.5
   secateur submit net.pt2 --data d.npz --max-drop 0.01
+  secateur submit net.pt2 --data d.npz --budget latency_ms=0.7
   secateur submit net.pt2 --data d.npz --budget macs=0.3 \\
       --searcher netadapt --param NAME=VALUE --pruner l1 --final-epochs 5
   secateur submit net.pt2 --data d.npz --budget macs=0.3 --warm-start JOB
@@ -61,8 +62,9 @@ def submit(
         list[str] | None,
         Option(
             metavar="METRIC=VALUE",
-            help="What the network may cost in macs or params: below 1 a share of the dense network, else a maximum; "
-            "repeatable, for a network of each size. METRIC alone beside --max-drop: as little as that allows.",
+            help="What the network may cost in macs, params, size_bytes or latency_ms: below 1 a share of the dense network, "
+            "else a maximum (of latency with its unit: latency_ms=0.8ms); repeatable, for a network of each size. "
+            "METRIC alone beside --max-drop: as little as that allows.",
         ),
     ] = None,
     max_drop: Annotated[

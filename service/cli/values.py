@@ -19,20 +19,29 @@ def parse_limit(option: str, text: str) -> int | None:
 
 
 def parse_budget(text: str) -> dict[str, Any]:
-    """``macs=0.5`` is a share of the dense network, ``params=120000`` a maximum, ``params`` open; raises ``InvalidInput``."""
+    """``macs=0.5`` is a share of the dense network, ``params=120000`` and ``latency_ms=0.8ms`` are maxima, ``params`` is open.
+
+    Raises:
+        InvalidInput: none of these.
+    """
     metric, equals, value = text.partition("=")
     if metric and not equals:
         return {"metric": metric}
+    absolute = metric == "latency_ms" and value.endswith("ms")  # one that may be below 1
     try:
-        number = float(value)
+        number = float(value.removesuffix("ms") if absolute else value)
     except ValueError:
         number = math.nan
     if not metric or not number > 0 or math.isinf(number):
         raise InvalidInput("--budget", text, "is not METRIC=VALUE with a positive number; write macs=0.5 or params=120000")
+    if absolute:
+        return {"metric": metric, "max": number}
     if number < 1:
         return {"metric": metric, "ratio": number}
     if number == 1:
         raise InvalidInput("--budget", text, "leaves the network as it is; give a share below 1 or a maximum above 1")
+    if metric == "latency_ms":
+        raise InvalidInput("--budget", text, f"needs its unit as a maximum; write latency_ms={value}ms, or a share below 1")
     return {"metric": metric, "max": int(number)}
 
 

@@ -44,7 +44,8 @@ def budget_text(spec: dict[str, Any]) -> str:
 def _limit_text(budget: dict[str, Any]) -> str:
     if budget.get("max") is None and budget.get("ratio") is None:
         return f"{budget['metric']} as few as can be"
-    limit = f"{budget['max']:,}" if budget.get("max") is not None else f"{100 * budget['ratio']:g} %"
+    unit = " ms" if budget["metric"] == "latency_ms" else ""
+    limit = f"{budget['max']:,}{unit}" if budget.get("max") is not None else f"{100 * budget['ratio']:g} %"
     bound = "≥" if budget["metric"] == "sparsity" and budget.get("max") is None else "≤"
     return f"{budget['metric']} {bound} {limit}"
 

@@ -164,7 +164,8 @@ class Job(Owned, Base):
     write. ``losses`` counts the processes lost since a trial was last told. ``sequence`` numbers the job's asks and tells.
     ``kept`` has the figures of all networks that it kept, ``best`` first; null in jobs that ended before there were others.
     ``stop_asked``: no trial is to start any more, whatever becomes of the process. ``scoring`` is the ``SCORING`` that its
-    trials are scored by.
+    trials are scored by. ``times`` are the milliseconds that ``workers.latency`` measured for a budget of them; before that is
+    done, ``budget_limit``, in the units of the budget's cost, is null.
     """
 
     __tablename__ = "jobs"
@@ -175,7 +176,8 @@ class Job(Owned, Base):
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     spec: Mapped[dict[str, Any]]
-    budget_limit: Mapped[int] = mapped_column(BigInteger)
+    budget_limit: Mapped[int | None] = mapped_column(BigInteger)
+    times: Mapped[list[float] | None] = mapped_column(JSON(none_as_null=True))
     planned_trials: Mapped[int] = mapped_column(BigInteger)
     scoring: Mapped[int] = mapped_column(Integer, default=SCORING, server_default="1")
     state: Mapped[str] = mapped_column(String(20), index=True)
@@ -232,7 +234,8 @@ class Trial(Base):
     """One proposal and what came of it; ``number`` is the proposal's id, ``widths`` are the searcher's own.
 
     Sequences number the entries of a job's record; a trial that an earlier job gave is one entry, its ask and its tell at once.
-    ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it. ``parent`` is the number of
+    ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it. ``latency_ns`` is foretold, in
+    jobs whose budget is milliseconds. ``parent`` is the number of
     the trial that this one started from, null for the dense network; ``training`` has ``schedule``, ``params`` and
     ``retrain``, null for a bare cut. ``metric_drop`` is the outcome's ``drop``. ``losses`` tells of each worker that was lost
     with it: ``at``, ``attempt``, ``reason``.
@@ -256,6 +259,7 @@ class Trial(Base):
     macs: Mapped[int] = mapped_column(BigInteger)
     params: Mapped[int] = mapped_column(BigInteger)
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    latency_ns: Mapped[int | None] = mapped_column(BigInteger)
     score: Mapped[float | None]
     metric: Mapped[float | None]
     metric_drop: Mapped[float | None]

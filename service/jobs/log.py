@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, defer
 
+from pruners.cost import NANOSECONDS
 from pruners.errors import SecateurError
 from searchers.base import Asked, Given, Outcome, Proposal, Record, Told, Training
 from searchers.space import Widths
@@ -138,6 +139,22 @@ class DatabaseLog(JobLog):
 
         return patiently(read)
 
+    def times(self) -> Sequence[float] | None:
+        def read() -> Sequence[float] | None:
+            with self._database.read() as session:
+                return session.scalars(select(Job.times).where(Job.id == self._job_id)).one()
+
+        return patiently(read)
+
+    def timed(self, times: Sequence[float], limit: int, given: Mapping[int, int]) -> None:
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
+            job.times, job.budget_limit = list(times), limit
+            for number, latency in given.items():
+                session.get_one(Trial, (job.id, number)).latency_ns = latency
+            announce(session, job, "progress", {"message": f"Timed: the budget is {limit / NANOSECONDS:.4g} ms for one input."})
+
+        self._write(change)
+
     def running(self, planned_trials: int) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
             move(session, job, State.RUNNING)
@@ -171,6 +188,7 @@ class DatabaseLog(JobLog):
                     macs=plan.macs,
                     params=plan.params,
                     size_bytes=plan.size_bytes,
+                    latency_ns=plan.latency_ns,
                     asked_sequence=job.sequence,
                 )
             )

@@ -61,9 +61,11 @@ class PlanView(BaseModel):
 
     task: Task = Field(description="As it will be judged, the metric filled in.")
     metric: str = Field(description="The budget's; the three costs are in it.", examples=["macs"])
-    dense: int = Field(description="Cost of the network as it is.")
-    limit: int = Field(description="The most that the pruned network may cost; of several budgets, within the largest.")
-    least: int = Field(description="The smallest cost that these layers allow.")
+    dense: int | None = Field(
+        description="Cost of the network as it is; the three are null for milliseconds: the job times them."
+    )
+    limit: int | None = Field(description="The most that the pruned network may cost; of several budgets, within the largest.")
+    least: int | None = Field(description="The smallest cost that these layers allow.")
     planned_trials: int = Field(description="Of this job's own, at most.")
     given_trials: int = Field(0, description="Of the earlier job that `searcher.params.warm_start` names.")
     groups: list[PlannedGroup]
@@ -77,7 +79,13 @@ class Figures(BaseModel):
     macs: int
     params: int
     size_bytes: int = Field(description="Of its `.pt2` file: weights, buffers and what describes them.")
-    latency_ms: float = Field(description="Median for one input on the machine that ran the job.")
+    latency_ms: float = Field(
+        description="Median for one input: on a worker if trials have a GPU or the budget is milliseconds, otherwise on one "
+        "thread of the machine that ran the job."
+    )
+    latency_spread_ms: float | None = Field(
+        None, description="Interquartile range of the passes that were timed; null: from before it was recorded."
+    )
     budget_ratio: float = Field(description="Its cost in the budget's metric as a share of the dense network's.")
     max_drop: float | None = Field(
         None,
@@ -129,6 +137,7 @@ class ParetoPoint(BaseModel):
     macs: int
     params: int
     size_bytes: int | None = Field(description="Of weights and buffers; null: from before it was recorded.")
+    latency_ms: float | None = Field(None, description="Foretold for one input, if the budget is milliseconds; otherwise null.")
 
 
 class JobView(BaseModel):
@@ -208,7 +217,7 @@ class OutcomeView(BaseModel):
     macs: int
     params: int
     size_bytes: int | None = Field(description="Of weights and buffers; null: from before it was recorded.")
-    latency_ms: float | None = Field(description="Measured for finished networks alone; null for a trial.")
+    latency_ms: float | None = Field(description="Foretold for one input, if the budget is milliseconds; otherwise null.")
     error: str | None
     drop: float | None = Field(
         None,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pruners.cost import SPARSITY
 from service.database.tables import Job, Trial
+from workers.spec import LATENCY_MS
+
+Column: TypeAlias = "InstrumentedAttribute[int] | InstrumentedAttribute[int | None]"
 
 
 class Scored(NamedTuple):
@@ -23,6 +26,7 @@ class Scored(NamedTuple):
     macs: int
     params: int
     size_bytes: int | None
+    latency_ns: int | None
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Summary:
     front: list[Scored] = field(default_factory=list)
 
 
-_SCORED = (Trial.number, Trial.score, Trial.metric, Trial.macs, Trial.params, Trial.size_bytes)
+_SCORED = (Trial.number, Trial.score, Trial.metric, Trial.macs, Trial.params, Trial.size_bytes, Trial.latency_ns)
 
 
 def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
@@ -56,7 +60,7 @@ def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
         if metric == SPARSITY:
             _add_by_hand(session, [job for job in jobs if job.id in ids], found)
             continue
-        cost = getattr(Trial, metric)
+        cost: Column = Trial.latency_ns if metric == LATENCY_MS else getattr(Trial, metric)
         for job_id, *row in session.execute(_best(ids, cost)):
             found[job_id].best = Scored(*row)
         for job_id, *row in session.execute(_front(ids, cost)):
@@ -84,7 +88,7 @@ def _smallest(session: Session, job: Job, most_drop: float) -> Scored | None:
     return next((Scored(*row) for row in rows), None)
 
 
-def _best(ids: Sequence[str], cost: ColumnElement[int]) -> Select[Any]:
+def _best(ids: Sequence[str], cost: Column) -> Select[Any]:
     """Scores over the budget would mislead: the less a trial prunes, the better it scores."""
     place = func.row_number().over(partition_by=Trial.job_id, order_by=(Trial.score.desc(), Trial.number)).label("place")
     ranked = select(Trial.job_id, *_SCORED, place).join(Job, Job.id == Trial.job_id)
@@ -92,7 +96,7 @@ def _best(ids: Sequence[str], cost: ColumnElement[int]) -> Select[Any]:
     return select(*[column for column in table.c if column.key != "place"]).where(table.c.place == 1)
 
 
-def _front(ids: Sequence[str], cost: ColumnElement[int]) -> Select[Any]:
+def _front(ids: Sequence[str], cost: Column) -> Select[Any]:
     """A trial is on it if it scores higher than all that come before it: the cheapest first, of equals the best."""
     order = (cost, Trial.score.desc(), Trial.number)
     before = func.max(Trial.score).over(partition_by=Trial.job_id, order_by=order, rows=(None, -1)).label("before")
@@ -109,7 +113,7 @@ def _add_by_hand(session: Session, jobs: Sequence[Job], found: Mapping[str, Summ
         rows = session.execute(select(*_SCORED, Trial.plan).where(Trial.job_id == job.id, Trial.state == "succeeded"))
         costly = [(sum(plan["widths"].values()), Scored(*scored)) for *scored, plan in rows]
         summary = found[job.id]
-        within = [trial for cost, trial in costly if cost <= job.budget_limit]
+        within = [trial for cost, trial in costly if job.budget_limit is not None and cost <= job.budget_limit]
         summary.best = max(within, key=lambda trial: (trial.score, -trial.number), default=None)
         for _, trial in sorted(costly, key=lambda entry: (entry[0], -entry[1].score, entry[1].number)):
             if not summary.front or trial.score > summary.front[-1].score:

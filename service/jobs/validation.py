@@ -17,7 +17,7 @@ from service.jobs.schemas import PlannedGroup, PlanView
 from service.uploads import stale
 from workers.constraint import check_constraint
 from workers.plan import check_schedule, check_scored, make_searcher, make_space, selected_groups
-from workers.spec import JobSpec, PrunerChoice, Task
+from workers.spec import LATENCY_MS, JobSpec, PrunerChoice, Task
 from workers.tasks import check_task
 from workers.weights import prunes_weights, weight_cost, weight_groups
 
@@ -108,6 +108,12 @@ def _show(shape: Sequence[int | None]) -> str:
     return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
 
 
+def _costs(spec: JobSpec, space: SearchSpace) -> dict[str, int | None]:
+    if spec.metric == LATENCY_MS:
+        return {"dense": None, "limit": None, "least": None}
+    return {"dense": space.cost(space.dense), "limit": space.budget.limit, "least": space.cost(space.least)}
+
+
 def _view(spec: JobSpec, task: Task, groups: Sequence[Mapping[str, Any]], space: SearchSpace, searcher: Searcher) -> PlanView:
     selected = selected_groups(groups, spec.pruner.config_list)
     least = {group.name: width for group, width in zip(space.groups, space.least, strict=True)}
@@ -121,10 +127,8 @@ def _view(spec: JobSpec, task: Task, groups: Sequence[Mapping[str, Any]], space:
 
     return PlanView(
         task=task,
-        metric=space.budget.metric,
-        dense=space.cost(space.dense),
-        limit=space.budget.limit,
-        least=space.cost(space.least),
+        metric=spec.metric,
+        **_costs(spec, space),
         planned_trials=searcher.planned_trials,
         groups=[
             PlannedGroup(

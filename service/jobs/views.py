@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pruners.cost import NANOSECONDS
 from service.database.tables import Checkpoint, Event, Job, Trial
 from service.jobs.schemas import (
     CheckpointFile,
@@ -67,7 +68,7 @@ def trial_view(trial: Trial) -> TrialView:
             macs=trial.macs,
             params=trial.params,
             size_bytes=trial.size_bytes,
-            latency_ms=None,
+            latency_ms=milliseconds(trial.latency_ns),
             error=trial.error,
             drop=trial.metric_drop,
         )
@@ -137,4 +138,10 @@ def _point(trial: Scored) -> ParetoPoint:
         macs=trial.macs,
         params=trial.params,
         size_bytes=trial.size_bytes,
+        latency_ms=milliseconds(trial.latency_ns),
     )
+
+
+def milliseconds(nanoseconds: int | None) -> float | None:
+    """A latency as it is stated."""
+    return None if nanoseconds is None else nanoseconds / NANOSECONDS

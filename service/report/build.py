@@ -11,16 +11,25 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from pruners.cost import SPARSITY
+from pruners.cost import NANOSECONDS, SPARSITY
 from service.database.tables import Dataset, Event, Model, Trial
-from service.jobs.schemas import CheckpointView, JobView
+from service.jobs.schemas import CheckpointView, Figures, JobView
+from service.jobs.views import milliseconds
 from service.report.charts import Chart, Data, chart, short
+from workers.spec import LATENCY_MS
 from workers.tasks import METRICS
 
 _MOST_DOTS = 1500
 """Trials drawn one by one; of more, evenly many are, beside the best ones. A file of ten thousand would open slowly."""
 
-_UNITS = {"macs": "MACs", "params": "parameters", "size_bytes": "bytes of weights", SPARSITY: "weights that stay"}
+_UNITS = {
+    "macs": "MACs",
+    "params": "parameters",
+    "size_bytes": "bytes of weights",
+    LATENCY_MS: "ms for one input",
+    SPARSITY: "weights that stay",
+}
+_UNIT = {LATENCY_MS: NANOSECONDS}  # of a limit in the table of jobs, where it is not one
 _CURVES = 12  # sensitivity curves that can still be told apart
 
 
@@ -44,7 +53,7 @@ def report(
     events: Sequence[Event],
     model: Model,
     dataset: Dataset,
-    budget_limit: int,
+    budget_limit: int | None,
     checkpoints: Sequence[CheckpointView],
 ) -> str:
     """The HTML document of a job that succeeded.
@@ -54,16 +63,17 @@ def report(
         trials: all of them.
         events: all that it said of its work.
         model, dataset: what was uploaded.
-        budget_limit: the most that the network may cost in the budget's metric.
+        budget_limit: the most that the network may cost, in the units of ``Job.budget_limit``.
         checkpoints: the networks that it kept.
     """
     metric = job.spec.metric
+    limit = (budget_limit or 0) / _UNIT.get(metric, 1)
     costs = {trial.number: _cost(trial, metric) for trial in trials}
     scored = [trial for trial in trials if trial.score is not None]
     best = next((trial for trial in trials if job.best is not None and trial.number == job.best.trial), None)
     charts = [
-        _pareto(job, scored, costs, budget_limit, best),
-        _history(scored, costs, budget_limit),
+        _pareto(job, scored, costs, limit, best),
+        _history(scored, costs, limit),
         _training(events),
         _sensitivity(scored, model),
     ]
@@ -72,7 +82,8 @@ def report(
         model=model,
         dataset=dataset,
         metric=_UNITS[metric],
-        limit=budget_limit,
+        limit=f"{limit:,.10g}",
+        speed=None if job.baseline is None or job.best is None else _speed(job.baseline, job.best),
         layers=[] if best is None else _layers(best),
         charts=[each for each in charts if each is not None],
         files=checkpoints[0].files if checkpoints else [],
@@ -80,6 +91,7 @@ def report(
         versions={package: version(package) for package in ("secateur", "torch", "ray", "optuna")},
         short=short,
         figure=partial(_figure, job),
+        apart=_apart,
     )
     return page
 
@@ -101,11 +113,35 @@ def _figure(job: JobView, value: float) -> str:
     return f"{100 * value:.2f} %" if METRICS[job.metric.name].share else f"{value:.4g}"
 
 
-def _cost(trial: Trial, metric: str) -> int:
-    return sum(trial.plan["widths"].values()) if metric == SPARSITY else getattr(trial, metric)
+def _apart(figures: Figures) -> str:
+    return "" if figures.latency_spread_ms is None else f" (middle half of passes within {figures.latency_spread_ms:.3f} ms)"
 
 
-def _pareto(job: JobView, scored: Sequence[Trial], costs: Mapping[int, int], limit: int, best: Trial | None) -> Chart | None:
+def _cost(trial: Trial, metric: str) -> float:
+    """In the unit that users state."""
+    if metric == LATENCY_MS:
+        return milliseconds(trial.latency_ns) or 0.0
+    return float(sum(trial.plan["widths"].values()) if metric == SPARSITY else getattr(trial, metric))
+
+
+def _speed(dense: Figures, pruned: Figures) -> str:
+    """What removal gained in latency, unless it could be chance."""
+    share = pruned.latency_ms / dense.latency_ms
+    if dense.latency_spread_ms is None or pruned.latency_spread_ms is None:
+        return f"One input takes {100 * share:.1f} % of the time; how far single passes lay apart was not recorded."
+    noise = (dense.latency_spread_ms + pruned.latency_spread_ms) / 2
+    if abs(dense.latency_ms - pruned.latency_ms) <= noise:
+        return f"The two latencies differ by less than single passes do ({noise:.3f} ms): no gain in speed is shown."
+    if share > 1:
+        return f"The pruned network is slower here: one input takes {100 * share:.1f} % of the time."
+    return (
+        f"One input takes {100 * share:.1f} % of the time: {1 / share:.2f} times as fast, beyond what single passes differ by."
+    )
+
+
+def _pareto(
+    job: JobView, scored: Sequence[Trial], costs: Mapping[int, float], limit: float, best: Trial | None
+) -> Chart | None:
     measured = [trial for trial in scored if trial.metric is not None]
     front = {point.trial for point in job.pareto}
 
@@ -130,7 +166,7 @@ def _pareto(job: JobView, scored: Sequence[Trial], costs: Mapping[int, int], lim
     )
 
 
-def _history(scored: Sequence[Trial], costs: Mapping[int, int], limit: int) -> Chart | None:
+def _history(scored: Sequence[Trial], costs: Mapping[int, float], limit: float) -> Chart | None:
     within = sorted((trial for trial in scored if costs[trial.number] <= limit), key=lambda trial: trial.number)
     best, steps = -float("inf"), []
     for trial in within:

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from pruners.cost import LATENCY
 from pruners.graph.groups import Coupling
+from pruners.graph.shrink import shrink
 from pruners.graph.trace import trace
 from pruners.latency import Latency
-from pruners.latency_table import LATENCY, LatencyTable
+from pruners.latency_table import LatencyTable
 from tests.exporting import count_macs, load
 from tests.networks import VGG16BN, CifarResNet, MobileNetV2, SplitJoin, randomise
 
@@ -134,5 +136,25 @@ def test_as_a_cost_it_rises_with_every_width_whatever_was_measured(tmp_path: Pat
     assert costs == pytest.approx([1e6 * table.predict(plan) for plan in plans.tolist()], abs=1)
     wider = np.minimum(dense, plans + random.integers(0, 3, plans.shape))
     assert (cost.batch(LATENCY, wider) >= costs).all()
-    with pytest.raises(KeyError):
-        cost("macs", dense)
+    assert cost("macs", dense) == coupling.cost("macs", dense), "the network's other costs are beside it"
+
+
+def test_calibrated_where_it_is_asked_it_is_right_there(tmp_path: Path) -> None:
+    """A clock on which small networks take relatively long, as they do: no line through all sizes is right for any."""
+
+    class Bent(Clock):
+        def _milliseconds(self, module: nn.Module, example: Tensor) -> float:
+            time = super()._milliseconds(module, example)
+            return time if not isinstance(module, fx.GraphModule) else 10 * time**0.5
+
+    module = load(randomise(CifarResNet(8)), (3, 8, 8), tmp_path / "model.pt2")
+    coupling, example, clock = trace(module), torch.zeros(1, 3, 8, 8), Bent()
+    table = LatencyTable(module, coupling, example, clock)
+    dense, half = ([round(share * group.width) for group in coupling.prunable] for share in (1, 0.5))
+    keep = [np.arange(len(group.classes) // 2) for group in coupling.prunable]
+    actual = clock([(shrink(module, coupling, keep), example)])[0].median_ms
+    before, earlier = table.predict(half), table.cost()
+    table.calibrate([dense, half, half])
+    assert abs(before / actual - 1) > 0.01
+    assert table.predict(half) == pytest.approx(actual, rel=1e-6)
+    assert earlier(LATENCY, half) == pytest.approx(1e6 * before, abs=1), "a cost that was handed out stays as it was"

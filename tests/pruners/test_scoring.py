@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from pruners import latency
 from pruners.calibration import calibrate
 from pruners.cost import CostModel
 from pruners.criteria.apoz import ActivationAPoZRank
@@ -177,6 +178,24 @@ def test_recalibration_without_data_or_norms_changes_nothing() -> None:
     assert norm.running_mean.tolist() == [1.0, 2.0, 3.0]
     assert norm.training
     recalibrate_batchnorm(nn.Linear(2, 2), [torch.ones(1, 2)])
+
+
+@pytest.mark.parametrize(
+    ("tries", "found", "made"),
+    [
+        ([[1, 1, 1, 1], [9, 9, 9, 9]], 1.0, 1),
+        ([[1, 9, 1, 9], [2, 2, 2, 2], [1, 1, 1, 1]], 2.0, 2),
+        ([[4, 9, 1, 9], [2, 4, 2, 4], [1, 9, 1, 9], [1, 9, 1, 9], [1, 1, 1, 1]], 3.0, 4),
+    ],
+)
+def test_the_quietest_of_some_tries_counts(
+    monkeypatch: pytest.MonkeyPatch, tries: list[list[float]], found: float, made: int
+) -> None:
+    passes = iter([time for taken in tries for time in [100.0] * latency.WARM_UP + taken])
+    monkeypatch.setattr(latency, "_time", lambda module, example: next(passes))
+    (measured,) = measure_latency([(nn.Identity(), torch.ones(1))], rounds=4)
+    assert measured.median_ms == found
+    assert len(list(passes)) == (len(tries) - made) * (latency.WARM_UP + 4)
 
 
 def test_latency_is_measured_for_every_network() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from searchers.base import Asked, Done, Given, Outcome, Proposal, Record, Searcher, Told, Training, Wait, best, front, replay
+from searchers.base import Asked, Done, Given, Outcome, Proposal, Record, Searcher, Told, Training, Wait, front, ranked, replay
 from searchers.guarantee import MOST_SIZES, PRECISION, RETREATS, Guaranteed
 from searchers.sizes import EveryBudget, Sizes
 from searchers.space import Budget, SearchSpace, Widths
@@ -98,8 +98,7 @@ def test_the_best_plan_of_each_size_is_trained_before_it_is_judged() -> None:
         assert answer is not None
         assert proposals[answer].training == Training(None, retrain=5)
         before = {n: proposals[n] for n in range(answer) if proposals[n].training is None}
-        leader = best(before, {n: outcomes[n] for n in before}, OF.under(Budget("macs", limit)).fits)
-        assert leader is not None
+        leader = ranked(before, {n: outcomes[n] for n in before}, OF.under(Budget("macs", limit)).fits)[0]
         assert proposals[answer].widths == leader.widths
     assert sum(proposal.training is not None for proposal in proposals) == len(search.settled) <= MOST_SIZES
     least, without = (OF.cost(each.proposals[each.ladder[-1]].widths) for each in (search, bare))

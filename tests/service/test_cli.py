@@ -129,7 +129,21 @@ def test_submit_sends_what_was_asked_for_and_nothing_else(server: FakeServer, fi
 
 
 @pytest.mark.parametrize(
-    "budget", ["0.5", "macs", "macs=", "macs=half", "macs=0", "macs=-1", "macs=nan", "macs=inf", "macs=1", "=2"]
+    "budget",
+    [
+        "0.5",
+        "macs",
+        "macs=",
+        "macs=half",
+        "macs=0",
+        "macs=-1",
+        "macs=nan",
+        "macs=inf",
+        "macs=1",
+        "=2",
+        "latency_ms=2",
+        "macs=2ms",
+    ],
 )
 def test_a_budget_that_is_none_is_refused_before_anything_is_uploaded(server: FakeServer, files: Path, budget: str) -> None:
     shown = submit("--budget", budget)
@@ -137,6 +151,20 @@ def test_a_budget_that_is_none_is_refused_before_anything_is_uploaded(server: Fa
     assert shown.stderr.startswith(f"secateur: --budget '{budget}' ")
     assert shown.stderr.count("\n") == 1
     assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("latency_ms=0.7", {"metric": "latency_ms", "ratio": 0.7}),
+        ("latency_ms=0.7ms", {"metric": "latency_ms", "max": 0.7}),
+        ("latency_ms=2.5ms", {"metric": "latency_ms", "max": 2.5}),
+        ("size_bytes=1000", {"metric": "size_bytes", "max": 1000}),
+    ],
+)
+def test_a_share_and_a_maximum_are_told_apart(server: FakeServer, files: Path, typed: str, sent: dict[str, Any]) -> None:
+    assert submit("--budget", typed).exit_code == 0
+    assert sent_job(server)["budget"] == sent
 
 
 def test_a_parameter_without_a_value_is_refused(server: FakeServer, files: Path) -> None:

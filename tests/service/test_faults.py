@@ -117,8 +117,7 @@ class World:
             search.tell(proposal.id, result(proposal.widths))
         assert isinstance(proposal, Done)
         log.finishing()
-        winner = search.best(lambda widths: True)
-        assert winner is not None
+        winner = search.ranked(lambda widths: True)[0]
         log.succeeded(DENSE, [Finished(winner.id, BEST, [])])
 
     def user(self, call):  # type: ignore[no-untyped-def]

@@ -51,6 +51,19 @@ def test_a_budget_of_bytes_is_planned_in_bytes(api: TestClient, job_json: dict[s
     assert (plan["metric"], plan["dense"], plan["limit"]) == ("size_bytes", dense, dense // 3)
 
 
+@pytest.mark.parametrize("budget", [{"ratio": 0.5}, {"ratio": 1e-9}, {"max": 0.25}, {"max": 1e300}])
+def test_a_budget_of_milliseconds_is_taken_before_anything_is_timed(
+    api: TestClient, job_json: dict[str, Any], budget: dict[str, Any]
+) -> None:
+    asked = {**job_json, "budget": {"metric": "latency_ms", **budget}}
+    plan = api.post("/jobs", params={"dry_run": True}, json=asked).json()
+    assert (plan["metric"], plan["dense"], plan["limit"], plan["least"]) == ("latency_ms", None, None, None)
+    assert plan["groups"] == api.post("/jobs", params={"dry_run": True}, json=job_json).json()["groups"]
+    made = api.post("/jobs", json=asked)
+    assert made.status_code == 202
+    assert made.json()["spec"]["budget"] == {"metric": "latency_ms", "ratio": None, "max": None, **budget}
+
+
 def test_a_model_inspected_by_older_rules_is_inspected_again(
     api: TestClient, job_json: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,8 +126,14 @@ def test_a_form_that_is_incomplete_names_the_part(api: TestClient, files: dict[s
         ("budget.ratio", 0, "budget.ratio 0 should be greater than 0."),
         ("budget.ratio", "half", "budget.ratio 'half' should be a valid number, unable to parse"),
         ("budget.ratio", 0.001, "budget.ratio 0.001 is out of reach: the smallest reachable is 0.0"),
-        ("budget.metric", "latency", "budget.metric 'latency' should be 'macs', 'params', 'size_bytes' or 'sparsity'."),
+        (
+            "budget.metric",
+            "latency",
+            "budget.metric 'latency' should be 'macs', 'params', 'size_bytes', 'latency_ms' or 'sparsity'.",
+        ),
         ("budget", {"ratio": 0.5, "max": 5}, "give either ratio or max."),
+        ("budget", {"max": 0.5}, "budget {'max': 0.5} is not usable: max counts macs; give a whole number."),
+        ("budget", {"metric": "latency_ms", "max": -1}, "budget.max"),
         ("budget", {"max": 10**9}, "budget.max 1000000000 prunes nothing"),
         ("bugdet", {}, "bugdet {} is not a known field; check its spelling or leave it out."),
         ("limits.max_trials", 0, "limits.max_trials 0 should be greater than or equal to 1."),

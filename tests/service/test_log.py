@@ -32,8 +32,12 @@ from workers.card import Card
 from workers.log import Artefact, Finished, JobLog, Measurement, Plan, Worker
 from workers.spec import JobSpec
 
-DENSE = Measurement(metric=0.98, macs=160_000, params=2_000, size_bytes=40_000, latency_ms=1.0, budget_ratio=1.0)
-BEST = Measurement(metric=0.97, macs=40_000, params=900, size_bytes=20_000, latency_ms=0.5, budget_ratio=0.25)
+DENSE = Measurement(
+    metric=0.98, macs=160_000, params=2_000, size_bytes=40_000, latency_ms=1.0, latency_spread_ms=0.1, budget_ratio=1.0
+)
+BEST = Measurement(
+    metric=0.97, macs=40_000, params=900, size_bytes=20_000, latency_ms=0.5, latency_spread_ms=0.1, budget_ratio=0.25
+)
 WORKER = Worker("node-1", 4711)
 
 
@@ -247,6 +251,13 @@ class Ended:
     def __init__(self, client: TestClient, log: DatabaseLog, job: str, files: dict[str, bytes]) -> None:
         self.client, self.log, self.job, self.files = client, log, job, files
 
+    def another(self, spec: str) -> tuple[str, DatabaseLog]:
+        """One more job that runs, and its log."""
+        files = {"model": b"model", "data": b"data"}
+        job = self.client.post("/jobs", files=files, data={"job": spec}).json()["id"]
+        context: Context = self.client.app.state.context  # type: ignore[attr-defined]
+        return job, DatabaseLog(context.database, context.store, job, started(context.database, job))
+
 
 @pytest.fixture
 def finished(tmp_path: Path, database_url: str) -> Any:
@@ -310,11 +321,7 @@ def test_a_job_shows_what_it_said_last(finished: Ended) -> None:
 
 def test_progress_under_a_budget_of_bytes(finished: Ended) -> None:
     """Each trial takes 2040 bytes here."""
-    files = {"model": b"model", "data": b"data"}
-    body = '{"budget": {"metric": "size_bytes", "max": 5000}}'
-    job = finished.client.post("/jobs", files=files, data={"job": body}).json()["id"]
-    context: Context = finished.client.app.state.context  # type: ignore[attr-defined]
-    log = DatabaseLog(context.database, context.store, job, started(context.database, job))
+    job, log = finished.another('{"budget": {"metric": "size_bytes", "max": 5000}}')
     log.running(5)
     log.asked(Proposal(0, (8, 16)), plan(10**9))
     log.told(0, Outcome(-0.1, 0.9), 0.5, WORKER)
@@ -325,11 +332,8 @@ def test_progress_under_a_budget_of_bytes(finished: Ended) -> None:
 
 def test_progress_under_a_budget_of_weights(finished: Ended) -> None:
     """Whose cost no column holds: the weights that stay are in the plan."""
-    files = {"model": b"model", "data": b"data"}
     spec = '{"budget": {"metric": "sparsity", "ratio": 0.5}, "pruner": {"name": "level"}, "searcher": {"name": "fixed"}}'
-    job = finished.client.post("/jobs", files=files, data={"job": spec}).json()["id"]
-    context: Context = finished.client.app.state.context  # type: ignore[attr-defined]
-    log = DatabaseLog(context.database, context.store, job, started(context.database, job))
+    job, log = finished.another(spec)
     log.running(4)
     for number, (weights, score) in enumerate([(2600, -0.01), (1000, -0.2), (1000, -0.1), (1200, -0.3)]):
         log.asked(Proposal(number, (8, 16)), replace(plan(), widths={"conv1": weights}))
@@ -349,13 +353,32 @@ def test_a_finished_job_shows_best_and_baseline(finished: Ended, tmp_path: Path)
         "params": 900,
         "size_bytes": 20_000,
         "latency_ms": 0.5,
+        "latency_spread_ms": 0.1,
         "budget_ratio": 0.25,
+        "max_drop": None,
     }
     assert (job["baseline"]["trial"], job["baseline"]["macs"], job["baseline"]["budget_ratio"]) == (None, 160_000, 1.0)
     assert job["started_at"] < job["finished_at"]
     refused = finished.client.post(f"/jobs/{finished.job}/cancel")
     assert refused.status_code == 409
     assert "is succeeded and cannot become cancelling" in refused.json()["detail"]
+
+
+def test_a_budget_of_milliseconds_is_known_once_it_is_timed(finished: Ended) -> None:
+    """Until then no trial counts as within it; a later attempt finds the times."""
+    job, log = finished.another('{"budget": {"metric": "latency_ms", "ratio": 0.5}}')
+    assert log.times() is None
+    assert finished.client.get(f"/jobs/{job}").json()["progress"]["best_trial"] is None
+    log.timed([0.25, 0.5], 2_000_000, {})
+    log.running(3)
+    for number, (latency, score) in enumerate([(2_500_000, -0.1), (1_900_000, -0.3), (1_500_000, -0.4)]):
+        log.asked(Proposal(number, (8, 16)), replace(plan(), latency_ns=latency))
+        log.told(number, Outcome(score, 0.9), 0.5, WORKER)
+    assert log.times() == [0.25, 0.5]
+    shown = finished.client.get(f"/jobs/{job}").json()
+    assert shown["progress"]["best_trial"] == 1, "trial 0 takes longer than 2 ms"
+    assert [(point["trial"], point["latency_ms"]) for point in shown["pareto"]] == [(2, 1.5), (1, 1.9), (0, 2.5)]
+    assert finished.client.get(f"/jobs/{job}/trials/1").json()["outcome"]["latency_ms"] == 1.9
 
 
 def test_trials_show_proposal_and_outcome(finished: Ended, tmp_path: Path) -> None:
@@ -370,6 +393,7 @@ def test_trials_show_proposal_and_outcome(finished: Ended, tmp_path: Path) -> No
         **costs,
         "latency_ms": None,
         "error": None,
+        "drop": None,
     }
     assert (first["parent"], first["training"]) == (None, None)
     assert (last["parent"], last["training"]) == (2, {"schedule": "admm", "params": {"epochs": 2}, "retrain": 0})

@@ -17,8 +17,10 @@ from tests.service.test_warm_start import log_of, plan_of
 from workers.log import Artefact, Finished, Measurement
 
 HOSTILE = '<script>alert("1")</script> & \u202egnp.exe'
-DENSE = Measurement(metric=0.95, macs=1000, params=100, size_bytes=4000, latency_ms=2.0, budget_ratio=1.0)
-BEST = Measurement(metric=0.9375, macs=500, params=50, size_bytes=2000, latency_ms=1.5, budget_ratio=0.5)
+DENSE = Measurement(
+    metric=0.95, macs=1000, params=100, size_bytes=4000, latency_ms=2.0, latency_spread_ms=0.1, budget_ratio=1.0
+)
+BEST = Measurement(metric=0.9375, macs=500, params=50, size_bytes=2000, latency_ms=1.5, latency_spread_ms=0.1, budget_ratio=0.5)
 
 
 class Page(HTMLParser):

@@ -23,7 +23,7 @@ from tests.service.doubles import DATA, MODEL
 from workers.log import Artefact, Finished, JobLog, Measurement, Plan
 from workers.spec import JobSpec
 
-FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=1.0, budget_ratio=1.0)
+FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=1.0, latency_spread_ms=0.1, budget_ratio=1.0)
 
 
 @pytest.fixture

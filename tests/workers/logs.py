@@ -26,6 +26,8 @@ class ListLog:
     earlier_seconds: float = 0.0
     losses: list[tuple[int, str]] = field(default_factory=list)
     stop: bool = False
+    measured: Sequence[float] | None = None
+    limit: int | None = None
     trial: int | None = None
     baseline: Measurement | None = None
     best: Measurement | None = None
@@ -46,6 +48,12 @@ class ListLog:
 
     def stopping(self) -> bool:
         return self.stop
+
+    def times(self) -> Sequence[float] | None:
+        return self.measured
+
+    def timed(self, times: Sequence[float], limit: int, given: Mapping[int, int]) -> None:
+        self.measured, self.limit = times, limit
 
     def running(self, planned_trials: int) -> None:
         self.phases.append("running")

@@ -15,7 +15,7 @@ from searchers.base import Proposal, Training
 from searchers.uniform import uniform_plan
 from tests.digits import digits
 from tests.workers.logs import ListLog
-from workers.card import Card, CardFile, Source, Step, environment
+from workers.card import Card, CardFile, Source, Step, StepTraining, environment
 from workers.data import load
 from workers.evaluator import Evaluator
 from workers.export.int8 import check_int8
@@ -53,10 +53,7 @@ def card(network: Finished, steps: list[Proposal], log: ListLog, files: tuple[Pa
         dataset=Source(name="data", sha256=sha256(files[1])),
         spec=SPEC,
         steps=[
-            Step.model_validate(
-                {"trial": p.id, "widths": p.widths, "note": p.note, "training": p.training and asdict(p.training)}
-            )
-            for p in steps
+            Step(trial=p.id, widths=list(p.widths), note=p.note, training=p.training and _trained(p.training)) for p in steps
         ],
         tuned=network.tuned,
         layers={},
@@ -71,6 +68,10 @@ def card(network: Finished, steps: list[Proposal], log: ListLog, files: tuple[Pa
     )
 
 
+def _trained(training: Training) -> StepTraining:
+    return StepTraining(schedule=training.schedule, params=dict(training.params), retrain=training.retrain)
+
+
 def test_a_replay_makes_the_same_bytes(files: tuple[Path, Path], tmp_path: Path) -> None:
     """The winner, fine-tuned and in every format; and another one, cut from what a trial had trained."""
     log, splits = ListLog(), load(files[1], SPEC.seed)
@@ -80,7 +81,7 @@ def test_a_replay_makes_the_same_bytes(files: tuple[Path, Path], tmp_path: Path)
     second = Proposal(1, space.least, parent=0)
     pruned = evaluator.prune(first.widths, training=first.training)
     networks = {0: pruned, 1: evaluator.prune(second.widths, evaluator.restored(pruned.state()))}
-    finish = Finish(SPEC, evaluator, space, splits, networks.__getitem__, tmp_path, tmp_path, log)
+    finish = Finish(SPEC, evaluator, space, splits, networks.__getitem__, None, tmp_path, tmp_path, log)
     finish.budgets([first], [second])
     winner, other = log.networks
     assert (winner.tuned, other.tuned) == (2, 0)

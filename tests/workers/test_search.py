@@ -150,7 +150,7 @@ def test_a_search_that_is_to_stop_hears_what_runs_and_asks_for_no_more() -> None
     log.stop = True
     assert isinstance(search.ask(), Done)
     search.tell(running.id, result(running.widths))
-    assert search.best(lambda widths: True) == running
+    assert search.ranked(lambda widths: True) == [running]
 
 
 def test_networks_are_wanted_while_they_may_be_parents_or_are_the_best() -> None:
@@ -173,15 +173,13 @@ def test_networks_are_wanted_while_they_may_be_parents_or_are_the_best() -> None
     assert len(plain.wanted(lambda widths: sum(widths) <= 30)) == 1, "without parents the best alone"
 
 
-def test_the_best_fits_the_budget_and_the_earlier_of_equals_wins() -> None:
+def test_the_best_come_first_and_fit_the_budget_and_of_equals_the_earlier() -> None:
     search = RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=40))
-    assert search.best(lambda widths: True) is None
+    assert search.ranked(lambda widths: True) == []
     proposals = run(search)
-    best = search.best(lambda widths: sum(widths) <= 30)
-    assert best is not None
-    assert sum(best.widths) <= 30
-    scores = {p.id: search.outcomes[p.id].score for p in proposals if sum(p.widths) <= 30}
-    assert search.outcomes[best.id].score == max(score for score in scores.values() if score is not None)
+    found = search.ranked(lambda widths: sum(widths) <= 30)
+    scores = [(-score, p.id) for p in proposals if sum(p.widths) <= 30 and (score := search.outcomes[p.id].score) is not None]
+    assert [proposal.id for proposal in found] == [number for _, number in sorted(scores)]
 
 
 def test_known_outcomes_are_told_at_once_and_change_nothing() -> None:

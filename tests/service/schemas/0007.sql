@@ -16,6 +16,7 @@ CREATE TABLE api_keys (
 	PRIMARY KEY (id), 
 	FOREIGN KEY(user) REFERENCES users (name)
 );
+INSERT INTO "api_keys" VALUES('key-1','alice','laptop','submit','eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee','2026-09-05 10:00:02.000000',NULL,NULL);
 CREATE TABLE attempts (
 	job_id VARCHAR(40) NOT NULL, 
 	number INTEGER NOT NULL, 
@@ -44,6 +45,7 @@ CREATE TABLE audit (
 	request_id VARCHAR(200) NOT NULL, 
 	PRIMARY KEY (id)
 );
+INSERT INTO "audit" VALUES(1,'2026-09-05 10:00:03.000000','admin',NULL,'127.0.0.1','POST','/users',201,'alice','request-1');
 CREATE TABLE checkpoints (
 	job_id VARCHAR(40) NOT NULL, 
 	trial INTEGER NOT NULL, 
@@ -115,13 +117,13 @@ CREATE TABLE "jobs" (
 	owner VARCHAR(40) DEFAULT 'admin' NOT NULL, 
 	PRIMARY KEY (id), 
 	CONSTRAINT fk_jobs_owner FOREIGN KEY(owner) REFERENCES users (name), 
-	FOREIGN KEY(model_id) REFERENCES models (id), 
-	FOREIGN KEY(dataset_id) REFERENCES datasets (id)
+	FOREIGN KEY(dataset_id) REFERENCES datasets (id), 
+	FOREIGN KEY(model_id) REFERENCES models (id)
 );
-INSERT INTO "jobs" VALUES('job-1','job 1','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'succeeded',NULL,1,2,'{"trial": null, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','{"trial": 0, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','2026-09-01 10:00:02.000000','2026-09-01 10:00:09.000000','2026-09-01 11:00:00.000000',0,0,1,'admin');
-INSERT INTO "jobs" VALUES('job-2','job 2','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'running',NULL,1,3,NULL,NULL,'2026-09-02 10:00:02.000000','2026-09-02 10:00:09.000000',NULL,0,0,1,'admin');
-INSERT INTO "jobs" VALUES('job-3','job 3','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'queued',NULL,0,0,NULL,NULL,'2026-09-03 10:00:02.000000',NULL,NULL,0,0,1,'admin');
-INSERT INTO "jobs" VALUES('job-4','job 4','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'failed','The data are of no use.',1,0,NULL,NULL,'2026-09-04 10:00:02.000000','2026-09-04 10:00:09.000000','2026-09-04 11:00:00.000000',0,0,1,'admin');
+INSERT INTO "jobs" VALUES('job-1','job 1','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'succeeded',NULL,1,2,'{"trial": null, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','{"trial": 0, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','2026-09-01 10:00:02.000000','2026-09-01 10:00:09.000000','2026-09-01 11:00:00.000000',0,FALSE,1,'admin');
+INSERT INTO "jobs" VALUES('job-2','job 2','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'running',NULL,1,3,NULL,NULL,'2026-09-02 10:00:02.000000','2026-09-02 10:00:09.000000',NULL,0,FALSE,1,'admin');
+INSERT INTO "jobs" VALUES('job-3','job 3','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'queued',NULL,0,0,NULL,NULL,'2026-09-03 10:00:02.000000',NULL,NULL,0,FALSE,1,'admin');
+INSERT INTO "jobs" VALUES('job-4','job 4','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'failed','The data are of no use.',1,0,NULL,NULL,'2026-09-04 10:00:02.000000','2026-09-04 10:00:09.000000','2026-09-04 11:00:00.000000',0,FALSE,1,'admin');
 CREATE TABLE "models" (
 	id VARCHAR(40) NOT NULL, 
 	sha256 VARCHAR(64) NOT NULL, 
@@ -169,7 +171,8 @@ CREATE TABLE users (
 	created_at DATETIME NOT NULL, 
 	PRIMARY KEY (name)
 );
-INSERT INTO "users" VALUES('admin',NULL,NULL,NULL,'2026-11-25 02:20:28.469281');
+INSERT INTO "users" VALUES('admin',NULL,NULL,NULL,'2026-09-05 10:00:00.000000');
+INSERT INTO "users" VALUES('alice',2,NULL,NULL,'2026-09-05 10:00:01.000000');
 CREATE INDEX ix_events_job_id_id ON events (job_id, id);
 CREATE INDEX ix_trials_summary ON trials (job_id, state, score, number, metric, macs, params, size_bytes);
 CREATE INDEX ix_idempotency_keys_job_id ON idempotency_keys (job_id);

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve test check format bench bench-workers bench-evaluation bench-search bench-recovery zoo fuzz api-fuzz chaos clean
+.PHONY: help demo serve env test test-docs check format docs bench bench-load bench-workers bench-evaluation bench-search bench-recovery zoo fuzz api-fuzz chaos clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,8 +14,21 @@ demo: .venv/installed ## train a small network, prune it by the service, compare
 serve: .venv/installed ## run the service on http://127.0.0.1:8000 with its data in ./secateur-data
 	$(BIN)/secateur serve
 
+env: ## .env for docker compose: every secret drawn at random, readable by you alone; one that is there stays
+	@test ! -e .env || { echo ".env is there already: the database in its volume was made with its password"; exit 1; }
+	@umask 077 && { for name in SECATEUR_TOKEN POSTGRES_PASSWORD RAY_AUTH_TOKEN AWS_SECRET_ACCESS_KEY; do \
+		$(PYTHON) -c "import secrets; print('$$name=' + secrets.token_hex(32))" || exit 1; \
+	done; echo "AWS_ACCESS_KEY_ID=secateur"; } > .env.new && mv .env.new .env
+
 test: .venv/installed-dev ## the test suite (two processes; under ten minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+test-docs: .venv/installed-dev ## what the pages of docs/ and README say, done with curl, the command line and Python at a running service (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/walkthrough.py --numprocesses=0
+
+docs: .venv/installed-docs ## the documentation as a static site, in build/docs
+	$(BIN)/python -m tests.docs.api_page
+	$(BIN)/mkdocs build --strict --quiet
 
 check: .venv/installed-dev ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -44,6 +57,9 @@ chaos: .venv/installed-dev ## kill -9 at 200 seeded moments over a running servi
 
 bench: .venv/installed-bench ## what a search costs, every figure beside its target: make bench DATA=cifar10.npz RESNET20=… RESNET56=… (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --data $(DATA) --resnet20 $(RESNET20) --resnet56 $(RESNET56)
+
+bench-load: .venv/installed-dev ## 200 calls a second and 100,000 of them at a service with a job running; starts, memory (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.load $(LOAD)
 
 bench-workers: .venv/installed-bench ## busy share of workers and the cost of a trial (five minutes; sleeps instead of evaluating)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --output benchmarks/results/workers.json
@@ -77,8 +93,12 @@ clean: ## remove the environment and what the service wrote here
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-s3.txt requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-s3.txt -r requirements-dev.txt
+	touch $@
+
+.venv/installed-docs: .venv/installed requirements-docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 .venv/installed-bench: .venv/installed requirements-bench.txt

@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -99,10 +100,8 @@ def run(seed: int, allowed: float, searcher: str, trials: int, epochs: int, fold
     }
     finish = Finish(spec, evaluator, space, splits, networks.__getitem__, None, folder, folder, ListLog())
     kept = []
-    try:
+    with suppress(JobFailed):
         kept = finish.confirmed([search.proposals[number] for number in search.ladder])
-    except JobFailed:
-        pass
     seconds = time.process_time() - start
 
     def drop(network: torch.fx.GraphModule) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2
 
-from service.client.progress import ENDED
+from service.texts import ENDED
 from tests.chaos.run import SEARCHES, Service, serving, submit
 from tests.digits import digits
 from tests.postgres import Postgres, installed, postgres

@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from ray import tune
@@ -48,11 +49,12 @@ from service.database.migrate import upgrade
 from service.database.tables import Dataset, Job, Model, new_id
 from service.jobs.log import DatabaseLog
 from service.jobs.repository import JobRepository
-from service.store import Store
+from service.store import FolderStore
 from workers.data import load
 from workers.job import run_trials
 from workers.log import Plan
 from workers.search import RecordedSearch
+from workers.share import Share
 from workers.spec import JobSpec
 from workers.trainable import PruningTrial
 from workers.weight_evaluator import make_evaluator
@@ -126,7 +128,8 @@ def evaluated(model: Path, data: Path, workers: int, trials: int) -> dict[str, f
     evaluator = make_evaluator(model, splits, spec)
     space = evaluator.space()
     searcher = Random(space, RandomParams(), 0, trials)
-    return _figures(spec, searcher, ClockedTrial, {"model": model, "data": splits, "spec": spec, "found": evaluator.found})
+    parameters = {"model": np.fromfile(model, np.uint8), "data": splits, "spec": spec, "found": evaluator.found}
+    return _figures(spec, searcher, ClockedTrial, parameters)
 
 
 def _figures(
@@ -135,7 +138,7 @@ def _figures(
     clocks: list[Mapping[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/benchmark.db")
-        log = _log(database, Store(Path(folder) / "store"))
+        log = _log(database, FolderStore(Path(folder) / "store"))
         log.running(searcher.max_trials)
         search = RecordedSearch(searcher, log, lambda _: Plan({}, {}, 1, 1, 1), spec.limits)
 
@@ -145,8 +148,8 @@ def _figures(
             search.tell(proposal_id, result)
 
         used = time.process_time()
-        asks = AskTell(search.ask, tell, lambda _: None, lambda _: None)
-        run_trials(spec, trial, parameters, asks, Path(folder), log, jobs)
+        asks = AskTell(search.ask, tell, lambda _: None, lambda _: None, Share(spec, lambda: jobs))
+        run_trials(spec, trial, parameters, asks, Path(folder), log)
         used = time.process_time() - used
         database.close()
     return _summary(clocks, spec.limits.max_concurrent // jobs, used)
@@ -187,7 +190,7 @@ def bare_actors(workers: int, seconds: float, trials: int) -> dict[str, float]:
     return _summary(clocks, workers, used)
 
 
-def _log(database: Database, store: Store) -> DatabaseLog:
+def _log(database: Database, store: FolderStore) -> DatabaseLog:
     upgrade(database)
     model = Model(id=new_id("model"), sha256="a" * 64, size=1, name="", inspection={})
     dataset = Dataset(id=new_id("dataset"), sha256="b" * 64, size=1, name="", inspection={})

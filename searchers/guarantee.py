@@ -46,7 +46,7 @@ class Guaranteed(Sizes):
 
     @property
     def ladder(self) -> list[int]:
-        kept = {number for number in self.settled.values() if number is not None and self._keeps(self.outcomes[number])}
+        kept = {number for number in self.answers() if self._keeps(self.outcomes[number])}
         return sorted(kept, key=lambda number: (-self._cost(number), number))
 
     def next_size(self) -> int | None:

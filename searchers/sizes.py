@@ -143,6 +143,11 @@ class Sizes(Searcher):
         size.ours.append(proposal.id)
         return proposal
 
+    def answers(self) -> list[int]:
+        """The numbers of all answers that are told, that of a size which is to be settled next among them."""
+        found = [*self.settled.values(), None if self._size is None else self._size.answer]
+        return [number for number in found if number is not None and number in self.outcomes]
+
     def candidates(self) -> dict[int, Outcome]:
         """Outcomes of which the best is a size's; where that is trained apart, those of plans that are not."""
         if self._training is None:

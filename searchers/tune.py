@@ -21,6 +21,7 @@ class AskTell(TuneSearcher):
         tell: called once per ended trial with the proposal's id and its result, or ``None`` if its worker was lost for good.
         network: by the id of a proposal, how a trial gets at what came of it.
         race: what a trial with a rival needs to know of it.
+        most: trials that may run at once, as things are.
     """
 
     def __init__(
@@ -29,16 +30,20 @@ class AskTell(TuneSearcher):
         tell: Callable[[int, Mapping[str, Any] | None], None],
         network: Callable[[int], Any],
         race: Callable[[Rival], Any],
+        most: Callable[[], int],
     ) -> None:
         super().__init__()  # without a metric: epochs of a trial that trains have no score
         self._ask = ask
         self._tell = tell
         self._network = network
         self._race = race
+        self.most = most
         self._proposals: dict[str, int] = {}  # Tune's trial id → the proposal's
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's config; ``None`` while the search waits, ``FINISHED`` when it is over."""
+        """The next trial's config; ``None`` while the search waits or enough trials run, ``FINISHED`` when it is over."""
+        if self.running() >= self.most():
+            return None
         answer = self._ask()
         if isinstance(answer, Wait):
             return None
@@ -54,6 +59,10 @@ class AskTell(TuneSearcher):
             TRAINING: answer.training,
             RACE: race,
         }
+
+    def running(self) -> int:
+        """Trials that were handed out and have not ended."""
+        return len(self._proposals)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune calls this once per trial, by keyword."""

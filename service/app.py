@@ -34,10 +34,11 @@ from service.report import routes as reports
 from service.requests import RequestLog
 from service.scopes import Scope
 from service.settings import Settings
-from service.store import Store
+from service.store import open_store
 from service.transfers import routes as transfers
 from service.transfers.schemas import TransferRequest
 from service.users import routes as users
+from service.webhooks.deliveries import Deliveries
 
 SCHEMA_REF = "#/components/schemas/{model}"
 
@@ -65,7 +66,8 @@ def create_app(
         app.state.context, app.state.token = context, admin_token(settings)
         app.state.limits = RateLimits(settings.requests_per_second)
         context.catalogue.prepare()
-        running = [asyncio.create_task(work) for work in (context.dispatcher.run(), context.watch.run())]
+        deliveries = Deliveries(context.database, settings.webhook_networks)
+        running = [asyncio.create_task(work) for work in (context.dispatcher.run(), context.watch.run(), deliveries.run())]
         try:
             yield
         finally:
@@ -130,7 +132,7 @@ def _open(settings: Settings, inspect: Inspect, ray: Ray, requests: RequestMetri
     return Context(
         settings=settings,
         database=database,
-        store=Store(settings.store_dir),
+        store=open_store(settings),
         inspect=inspect,
         catalogue=Catalogue(inspect),
         dispatcher=Dispatcher(database, ray, settings.max_running_jobs, requests.waited),

@@ -94,7 +94,7 @@ async def require_access_or_loopback(
         await require_access(request, credentials)
 
 
-def require_admin(caller: Annotated[Caller, Depends(require_access)]) -> None:
+async def require_admin(caller: Annotated[Caller, Depends(require_access)]) -> None:
     """Dependency of the administrator's routes; raises as ``require_access`` does."""
     _require(caller, Scope.ADMIN)
 

@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 
 from pruners.errors import InvalidInput
 from service.settings import Settings
-from service.store import Store
+from service.store import open_store
 
 _DATABASE = "secateur.db"
 _USED = """SELECT sha256 FROM models UNION SELECT sha256 FROM datasets UNION SELECT sha256 FROM checkpoints
@@ -33,7 +33,7 @@ def backup(settings: Settings, target: Path) -> int:
         InvalidInput: the database is no SQLite file, or there is none.
         Damaged: a file of the store is not what it was stored as.
     """
-    store = Store(settings.store_dir)
+    store = open_store(settings)
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".backup-") as folder:
         copy = Path(folder) / _DATABASE
         uri = f"{_file(settings).absolute().as_uri()}?mode=ro"
@@ -59,7 +59,7 @@ def restore(settings: Settings, source: Path) -> int:
     Raises:
         InvalidInput: there is a database already, or the file is no backup, or a damaged one.
     """
-    database, store = _file(settings, there=False), Store(settings.store_dir)
+    database, store = _file(settings, there=False), open_store(settings)
     if database.exists():
         raise InvalidInput("--data-dir", str(database.parent), "holds a database already; restore into an empty folder")
     database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -80,7 +80,7 @@ def restore(settings: Settings, source: Path) -> int:
     if not unfinished.exists():
         raise InvalidInput("FILE", str(source), f"is no backup: {_DATABASE} is not in it")
     with closing(sqlite3.connect(unfinished)) as found:
-        lost = [sha256 for (sha256,) in found.execute(_USED) if not store.path(sha256).exists()]
+        lost = [sha256 for (sha256,) in found.execute(_USED) if not store.has(sha256)]
     if lost:
         raise InvalidInput("FILE", str(source), f"is incomplete: {len(lost)} of the files that it refers to are not in it")
     os.replace(unfinished, database)

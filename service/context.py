@@ -67,13 +67,13 @@ class Context:
     watch: Watch
 
 
-def _whole(request: Request) -> Context:
+async def _whole(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-def _callers(request: Request, caller: Annotated[Caller, Depends(require_access)]) -> Context:
-    context = _whole(request)
+async def _callers(request: Request, caller: Annotated[Caller, Depends(require_access)]) -> Context:
+    context = await _whole(request)
     return replace(context, database=context.database.of(caller.user, sees_all=caller.scope is Scope.ADMIN))
 
 

@@ -51,9 +51,11 @@ class Ray(Protocol):
 
     Attributes:
         name: the same for all dispatchers that use this cluster, and no other's.
+        dashboard: where people find its dashboard, once that is known.
     """
 
     name: str
+    dashboard: str | None
 
     async def connect(self) -> RayJobs:
         """A client, Ray being started if it is ours to start; raises ``SecateurError`` if it cannot be."""
@@ -74,8 +76,9 @@ class Ray(Protocol):
 class RemoteRay:
     """A cluster that somebody else runs: its nodes have Secateur installed and its ``SECATEUR_*`` settings set."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, dashboard: str | None = None) -> None:
         self.name = self._url = url
+        self.dashboard: str | None = dashboard or url
         self._token = token
 
     async def connect(self) -> RayJobs:
@@ -99,6 +102,7 @@ class LocalRay:
 
     def __init__(self, settings: Settings) -> None:
         self.name = f"{socket.gethostname()}:{settings.data_dir}"
+        self.dashboard = settings.ray_dashboard
         self._settings = settings
         self._cluster: EmbeddedCluster | None = None
         self._starting: asyncio.Future[RayJobs] | None = None
@@ -126,8 +130,7 @@ class LocalRay:
         settings = self._settings
         variables = {
             "SECATEUR_DATA_DIR": str(settings.data_dir),
-            "SECATEUR_STORE": str(settings.store_dir),
-            "SECATEUR_MAX_RUNNING_JOBS": str(settings.max_running_jobs),
+            "SECATEUR_STORE": settings.store_at,
         }
         if make_url(settings.database).password is None:
             variables["SECATEUR_DATABASE_URL"] = settings.database
@@ -141,6 +144,7 @@ class LocalRay:
 
         self._cluster = EmbeddedCluster(self._settings.data_dir)
         cluster = self._cluster.ensure()
+        self.dashboard = self._settings.ray_dashboard or cluster.jobs_url
         return RayJobs(cluster.jobs_url, cluster.token)
 
 
@@ -149,7 +153,8 @@ def make_ray(settings: Settings) -> Ray:
     if settings.ray_address is None:
         return LocalRay(settings)
     token = settings.ray_auth_token
-    return RemoteRay(settings.ray_address, None if token is None else token.get_secret_value())
+    secret = None if token is None else token.get_secret_value()
+    return RemoteRay(settings.ray_address, secret, settings.ray_dashboard)
 
 
 class Dispatcher:
@@ -183,6 +188,12 @@ class Dispatcher:
         self._most = max_running_jobs
         self._news = asyncio.Event()
         self._silent: dict[tuple[str, int], float] = {}  # attempts by job and number, and since when they look lost
+
+    def dashboard(self, job: Job) -> str | None:
+        """The page of Ray's dashboard about a job's present attempt; for whoever has Ray's token."""
+        if self._ray.dashboard is None or job.attempt == 0:
+            return None
+        return f"{self._ray.dashboard}/#/jobs/{_submission(job)}"
 
     def wake(self) -> None:
         """Makes the next round begin at once; to be called in the event loop."""
@@ -289,7 +300,8 @@ def _submission(job: Job) -> str:
 
 
 def _command(python: str, job: Job) -> str:
-    return shlex.join([python, "-m", "service.run_job", job.id, "--attempt", str(job.attempt)])
+    """With the job's name, since this is what the dashboard lists."""
+    return shlex.join([python, "-m", "service.run_job", job.id, "--attempt", str(job.attempt), "--name", job.name])
 
 
 def _why_gone(found: RayJob | None) -> str:

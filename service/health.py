@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from typing import Any
 
@@ -100,9 +99,11 @@ def _database(context: Context) -> Part:
 
 
 def _store(context: Context) -> Part:
-    if os.access(context.store.folder, os.W_OK | os.X_OK):
-        return Part(ok=True)
-    return Part(ok=False, reason="The store's folder is gone or not writable.")
+    try:
+        context.store.check()
+    except ServiceError as error:
+        return Part(ok=False, reason=str(error))
+    return Part(ok=True)
 
 
 def _ray(context: Context) -> Part:

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from starlette.types import Scope
 
 from service.database import Database, now
-from service.database.tables import Job, Trial
+from service.database.tables import Delivery, Job, Trial
 from service.jobs.states import State
 from workers.spec import JobSpec
 
@@ -69,6 +69,7 @@ class RowMetrics(Collector):
             searching = select(Job.spec).where(Job.state.in_((State.RUNNING, State.STOPPING)))
             slots = sum(JobSpec.model_validate(spec).limits.max_concurrent for spec in session.scalars(searching))
             oldest = session.scalar(select(func.min(Job.created_at)).where(Job.state == State.QUEUED))
+            untold = session.scalar(select(func.count()).select_from(Delivery)) or 0
             age = 0.0 if oldest is None else (now(session) - oldest).total_seconds()
         by_state = {state: count for state, count, _, _ in trials}
         busy = by_state.get("running", 0)
@@ -81,6 +82,7 @@ class RowMetrics(Collector):
             sum_value=sum(total or 0.0 for _, _, total, _ in trials),
         )
         yield GaugeMetricFamily("secateur_oldest_queued_seconds", "Since the longest waiting job was made; 0: none waits.", age)
+        yield GaugeMetricFamily("secateur_webhook_deliveries_waiting", "Events that webhooks are still to be told.", untold)
         yield GaugeMetricFamily("secateur_workers", "Trials that running jobs may run at once.", slots)
         yield GaugeMetricFamily("secateur_workers_busy", "Trials that run.", busy)
         share = busy / slots if slots else 0.0

@@ -14,7 +14,7 @@ pruners.errors.SecateurError
     ├── BadRange                  416
     ├── KeyReused                 422  one Idempotency-Key, two different jobs
     ├── TooManyRequests           429
-    ├── Unavailable               503  service.database.DatabaseAway and Ray's are such
+    ├── Unavailable               503  service.database.DatabaseAway, service.store.StoreAway and Ray's are such
     ├── StorageFull               507
     └── service.store.Damaged     500  a stored file is not what was stored
 """

@@ -26,7 +26,7 @@ from service.jobs.log import DatabaseLog, NotWanted, patiently
 from service.jobs.states import IllegalMove
 from service.logs import configure_logging
 from service.settings import Settings
-from service.store import Store
+from service.store import Store, StoreAway, open_store
 from workers.log import JobLog
 from workers.spec import JobSpec
 
@@ -45,13 +45,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.run_job", description="Runs one attempt at a job.")
     parser.add_argument("job")
     parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--name", default="", help="The job's, for people who look at this process.")
     parsed = parser.parse_args(arguments)
     configure_logging()
-    structlog.contextvars.bind_contextvars(job=parsed.job, attempt=parsed.attempt)
+    structlog.contextvars.bind_contextvars(job=parsed.job, name=parsed.name, attempt=parsed.attempt)
     settings = Settings.load()
     database = Database(settings.database)
     try:
-        work, store = partial(_run_job, settings.max_running_jobs), Store(settings.store_dir)
+        work, store = _run_job, open_store(settings)
         return attempt(parsed.job, parsed.attempt, database, store, settings.data_dir, work, _leave)
     finally:
         database.close()
@@ -85,8 +86,8 @@ def attempt(
             _work(job_id, number, database, store, folder, work, job_log)
     except (NotWanted, IllegalMove) as error:
         log.warning("not_wanted", reason=str(error))
-    except DatabaseAway as error:  # for too long; the job goes on in another attempt
-        log.error("database_away", reason=str(error))
+    except (DatabaseAway, StoreAway) as error:  # for too long; the job goes on in another attempt
+        log.error("away", reason=str(error))
     except Exception as error:
         if not isinstance(error, SecateurError):
             log.exception("job_crashed")
@@ -106,10 +107,10 @@ def _reason(error: Exception) -> str:
     return f"The job met an error of the service's own ({type(error).__name__}); its Ray log has the details."
 
 
-def _run_job(jobs: int, spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, job_log: JobLog) -> None:
+def _run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, job_log: JobLog) -> None:
     from workers.job import run_job  # takes seconds to import, in which the attempt is claimed already
 
-    run_job(spec, model, data, workdir, networks, job_log, jobs)
+    run_job(spec, model, data, workdir, networks, job_log)
 
 
 def _leave() -> None:
@@ -132,7 +133,8 @@ def _work(job_id: str, number: int, database: Database, store: Store, folder: Pa
     own = folder / f"attempt-{number}"
     own.mkdir(parents=True, exist_ok=True)
     try:
-        work(spec, store.verified(model), store.verified(dataset), own, folder / "networks", job_log)
+        files = {sha256: patiently(partial(store.verified, sha256), (StoreAway,)) for sha256 in (model, dataset)}
+        work(spec, files[model], files[dataset], own, folder / "networks", job_log)
     finally:
         shutil.rmtree(own, ignore_errors=True)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pruners.errors import InvalidInput
 from workers.plan import refusal
 
 GIB = 2**30
+
+# Of a prefix, what needs no quoting anywhere and leads nowhere else.
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)*/?")
 
 
 class Settings(BaseSettings):
@@ -22,9 +26,14 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("secateur-data"), description="Database, store, token and Ray's state by default.")
     database_url: str | None = Field(None, description="SQLAlchemy URL; unset: SQLite in data_dir.")
-    store: Path | None = Field(None, description="Folder for uploads and checkpoints; unset: data_dir/store.")
+    store: str | None = Field(
+        None, description="Folder for uploads and checkpoints, or s3://BUCKET[/PREFIX]; unset: data_dir/store."
+    )
     ray_address: str | None = Field(
         None, description="Ray's dashboard and Jobs API, http://head:8265; unset: a Ray of our own on this machine."
+    )
+    ray_dashboard: str | None = Field(
+        None, description="Where people find Ray's dashboard, if that is another address than ray_address, for links."
     )
     ray_auth_token: SecretStr | None = Field(None, description="Token of the Ray at ray_address, if it asks for one.")
     host: str = Field("127.0.0.1", description="Loopback, so that nothing is exposed unless asked for.")
@@ -52,7 +61,7 @@ class Settings(BaseSettings):
     max_running_jobs: int = Field(
         1,
         ge=1,
-        description="Jobs at once. Each takes this part of the cluster at most, so that all go on; by default one takes all.",
+        description="Jobs at once. They share the cluster evenly, so that all go on; one that is alone takes all of it.",
     )
     user_max_jobs: int | None = Field(
         10, ge=0, description="Jobs of a new user's that have not ended, at most; 'secateur users set' changes one user's."
@@ -61,10 +70,16 @@ class Settings(BaseSettings):
         10_000, ge=0, description="Trials that those jobs plan, at most: a night or two of two workers."
     )
     user_max_bytes: int | None = Field(
-        50 * GIB, ge=0, description="Of a new user's models and data sets: a few of the largest that are accepted."
+        50 * GIB,
+        ge=0,
+        description="Of a new user's models, data sets and checkpoints: a few of the largest that are accepted.",
     )
     requests_per_second: float = Field(
         50.0, gt=0, description="Calls of one user, on the average over ten seconds: dozens of clients that watch jobs."
+    )
+    webhooks: bool = Field(True, description="Whether jobs may tell their events to addresses that their senders name.")
+    webhook_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        (), description="Networks that webhooks may call besides public addresses, by commas: 10.1.0.0/16,127.0.0.1/32."
     )
     inspect_seconds: int = Field(
         120, ge=1, description="Limit of one inspection: importing torch takes seconds, reading the largest zoo model ten."
@@ -73,11 +88,25 @@ class Settings(BaseSettings):
         8 * GIB, gt=0, description="Address space of one inspection beyond twice the file: torch alone maps several GiB."
     )
 
-    @field_validator("data_dir", "store")
+    @field_validator("data_dir")
     @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
+    def _absolute(cls, value: Path) -> Path:
         """Job processes start in another folder."""
-        return None if value is None else value.expanduser().absolute()
+        return value.expanduser().absolute()
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _place(cls, value: str | Path | None) -> str | None:
+        if value is None or (isinstance(value, str) and _BUCKET.fullmatch(value)):
+            return value
+        if "://" in str(value):
+            raise ValueError("give a folder, or s3://BUCKET or s3://BUCKET/PREFIX")
+        return str(Path(value).expanduser().absolute())
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def _by_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("token", "ray_auth_token")
     @classmethod
@@ -86,7 +115,7 @@ class Settings(BaseSettings):
             raise ValueError("a blank token would let everybody in; unset it or choose a long random one")
         return value
 
-    @field_validator("ray_address")
+    @field_validator("ray_address", "ray_dashboard")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -110,9 +139,9 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir / 'secateur.db'}"
 
     @property
-    def store_dir(self) -> Path:
-        """The store's folder."""
-        return self.store or self.data_dir / "store"
+    def store_at(self) -> str:
+        """The store's folder, or its ``s3://BUCKET[/PREFIX]``."""
+        return self.store or str(self.data_dir / "store")
 
     def check_exposure(self) -> None:
         """Raises ``InvalidInput`` if the API would be reachable from other machines with a token nobody chose."""

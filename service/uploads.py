@@ -107,7 +107,7 @@ class UploadRepository(Generic[Table]):
         )
         try:
             with self._database.write() as session:
-                admit_upload(session, self._database.owner, blob.size)
+                admit_upload(session, self._database.owner, blob.size + inspection.get("arrays_bytes", 0))
                 session.add(row)
         except IntegrityError:
             known = self.known(blob.sha256, name)
@@ -152,12 +152,12 @@ async def register(
 
 
 async def _taken_in(context: Context, upload: Upload) -> dict[str, Any]:
-    """What a data set holds; its arrays, as jobs read them, are in the store under the sha256 ``arrays``."""
+    """What a data set holds; its arrays, as jobs read them, are in the store under the sha256 ``arrays``, ``arrays_bytes``."""
     with context.store.receive("data") as arrays:
         found = await context.inspect("data", upload.path, arrays.path)
         await run_in_threadpool(arrays.reread)
         kept = await run_in_threadpool(arrays.keep)
-    return {**found, "arrays": kept.sha256}
+    return {**found, "arrays": kept.sha256, "arrays_bytes": kept.size}
 
 
 @asynccontextmanager

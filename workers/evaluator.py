@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Evaluator:
     """Evaluates pruning plans of one network on one data set.
 
     Args:
-        model: the ``.pt2`` file.
+        model: the ``.pt2`` file, or a stream of its bytes.
         data: the job's splits.
         spec: names the criterion or the schedule, and the recovery.
         found: about the dense network by another process of the job; ``None``: it is found out here.
@@ -91,7 +91,7 @@ class Evaluator:
         InvalidInput: parameters that the pruner does not take, or a group that it cannot score.
     """
 
-    def __init__(self, model: Path, data: Splits, spec: JobSpec, found: Findings | None = None) -> None:
+    def __init__(self, model: Path | BinaryIO, data: Splits, spec: JobSpec, found: Findings | None = None) -> None:
         self._data = data
         self._spec = spec
         self.schedule = make_schedule(spec)

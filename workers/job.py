@@ -32,6 +32,7 @@ from workers.passes import Race
 from workers.plan import make_searcher, sizes_of
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
+from workers.share import Share
 from workers.spec import LATENCY_MS, JobSpec
 from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
 from workers.weight_evaluator import make_evaluator
@@ -42,7 +43,7 @@ _APART = 0.1  # of the dense cost: networks that are nearer to each other are no
 _QUIET_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600"}
 
 
-def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog, jobs: int = 1) -> None:
+def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
     """Runs a job to its end on the Ray cluster that this process belongs to, or on a local one.
 
     Args:
@@ -52,7 +53,6 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         workdir: an empty folder for this attempt.
         networks: a folder that all attempts share, for networks that trials start from; what was in it need not be.
         log: told of everything as it happens; holds the record of earlier attempts.
-        jobs: that run on the cluster at once, at most; see ``run_trials``.
 
     Raises:
         InvalidInput: the spec does not fit the model or the data.
@@ -63,7 +63,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     evaluator = make_evaluator(model, splits, spec)
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    in_time = InTime(spec, model, evaluator, log) if spec.metric == LATENCY_MS else None
+    sent = np.fromfile(model, np.uint8)
+    in_time = InTime(spec, sent, evaluator, log) if spec.metric == LATENCY_MS else None
     space = evaluator.space(None if in_time is None else in_time.cost)
     fits = [size.fits for size in sizes_of(space, spec)]
     trains = evaluator.schedule is not None or spec.recovery.short_steps > 0
@@ -93,32 +94,50 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         kept = search.wanted(*fits) | {other.id for other in _others(spec, search, _winners(search, fits), space)}
         trained.keep_only(kept)  # which takes the longer, the more trials there were
 
-    asks = AskTell(search.ask, tell, trained.reference, race)
-    parameters = {"model": model, "data": splits, "spec": spec, "found": evaluator.found, "races": searcher.names_rivals}
-    run_trials(spec, PruningTrial, parameters, asks, workdir, log, jobs)
+    asks = AskTell(search.ask, tell, trained.reference, race, Share(spec, log.jobs))
+    parameters = {
+        "model": sent,
+        "data": splits,
+        "spec": spec,
+        "found": evaluator.found,
+        "races": searcher.names_rivals,
+    }
+    run_trials(spec, PruningTrial, parameters, asks, workdir, log)
     if search.hopeless:
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"
         )
-    leaders = [found for found in map(search.ranked, fits) if found]
-    if not leaders:
+    if not _winners(search, fits):
         raise JobFailed(_why_none(search, space, log))
     log.finishing()
 
     def on_workers(plans: Sequence[Widths]) -> Sequence[Latency]:
         channels = [evaluator.channels(widths) for widths in plans]
-        return on_a_worker(spec.resources, time_plans, model, spec.resources, channels)
+        return on_a_worker(spec.resources, time_plans, sent, spec.resources, channels)
 
     timed = on_workers if spec.resources.gpus or in_time is not None else None
     finish = Finish(spec, evaluator, space, splits, trained.get, timed, workdir, networks, log)
+    _finish(spec, search, fits, space, in_time, finish)
+
+
+def _finish(
+    spec: JobSpec,
+    search: RecordedSearch,
+    fits: Sequence[Callable[[Widths], bool]],
+    space: SearchSpace,
+    in_time: InTime | None,
+    finish: Finish,
+) -> None:
+    """Says which networks are kept."""
+    winners = _winners(search, fits)
+    latencies: Sequence[Latency] = ()
     if spec.minimises:
         finish.smallest(search.ladder)
-    elif in_time is not None:
-        winner, latencies = in_time.best(leaders[0])
-        finish.budgets([winner], _others(spec, search, [winner], space), latencies)
-    else:
-        winners = _winners(search, fits)
-        finish.budgets(winners, _others(spec, search, winners, space))
+        return
+    if in_time is not None:
+        winner, latencies = in_time.best(search.ranked(space.fits))
+        winners = [winner]
+    finish.budgets(winners, _others(spec, search, winners, space), latencies)
 
 
 def _plan(evaluator: Evaluator, in_time: InTime | None, proposal: Proposal) -> Plan:
@@ -155,23 +174,20 @@ def run_trials(
     search: AskTell,
     workdir: Path,
     log: JobLog,
-    jobs: int = 1,
 ) -> None:
     """Runs a search's trials under Ray Tune until it is over.
 
     Args:
-        spec: says how many trials run at once and what each takes of a worker.
+        spec: says how many trials run at once, at most, and what each takes of a worker.
         trial: what runs one; the dashboard shows its name.
         parameters: what its ``setup`` gets besides the config; sent to each node once.
-        search: asks for trials and is told of them.
+        search: asks for trials and is told of them, and says how many may run now; processes stay for as many.
         workdir: where Tune may write.
         log: told when trials start and how their training goes.
-        jobs: that share the cluster. Workers stay until the search is over, so each job takes its part of them and no more.
     """
     os.environ.update(_QUIET_TUNE)
     # It looks for each trial's result file at the end, and warns of every one that was not written.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    workers = _share(spec, jobs)
     trainable: Any = tune.with_resources(
         tune.with_parameters(trial, **parameters),
         {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus},
@@ -183,7 +199,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             search_alg=search,
             num_samples=-1,
-            max_concurrent_trials=workers,
+            max_concurrent_trials=spec.limits.max_concurrent,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -194,18 +210,8 @@ def run_trials(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    with keeping_actors(workers):
+    with keeping_actors(search.most, search.running):
         tuner.fit()
-
-
-def _share(spec: JobSpec, jobs: int) -> int:
-    """Trials that a job runs at once so that as many other jobs find room on the cluster as it is now; one at least."""
-    most, there = spec.limits.max_concurrent, ray.cluster_resources()
-    if jobs == 1:  # what Ray finds no room for yet may come
-        return most
-    wanted = {"CPU": float(spec.resources.cpus), "GPU": spec.resources.gpus}
-    room = min(there.get(kind, 0.0) / each for kind, each in wanted.items() if each)
-    return max(1, min(most, int(room / jobs)))
 
 
 def _winners(search: RecordedSearch, fits: Sequence[Callable[[Widths], bool]]) -> list[Proposal]:

@@ -9,11 +9,12 @@ best plans are timed themselves.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from io import BytesIO
 from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 from ray.exceptions import RayTaskError
 from torch import Tensor, fx, nn
 
@@ -40,13 +41,16 @@ _AT_ONCE, _MOST = 8, 32  # plans that are timed in turns, and in all: about a se
 P = ParamSpec("P")
 T = TypeVar("T")
 
+Bytes = NDArray[np.uint8]
+"""Of a file that may lie on another node; an array, since Ray shares those between processes."""
+
 
 class InTime:
     """A job's budget of milliseconds; the times are measured unless the job's log has them.
 
     Args:
         spec: the job's.
-        model: the ``.pt2`` file.
+        model: the bytes of the ``.pt2`` file.
         evaluator: of it.
         log: keeps the times.
 
@@ -57,7 +61,7 @@ class InTime:
         InvalidInput: the budget is out of reach.
     """
 
-    def __init__(self, spec: JobSpec, model: Path, evaluator: Evaluator, log: JobLog) -> None:
+    def __init__(self, spec: JobSpec, model: Bytes, evaluator: Evaluator, log: JobLog) -> None:
         self._spec = spec
         self._model = model
         self._evaluator = evaluator
@@ -111,7 +115,7 @@ def on_a_worker(resources: Resources, work: Callable[P, T], *args: P.args, **kwa
         raise error.cause from None
 
 
-def measured_times(model: Path, spec: JobSpec) -> list[float]:
+def measured_times(model: Bytes, spec: JobSpec) -> list[float]:
     """The milliseconds that ``latency_cost`` asks for, in its order, measured in this process.
 
     Raises:
@@ -154,7 +158,7 @@ def recalled(times: Sequence[float]) -> Measure:
     return lambda networks: [Latency(next(left), 0.0) for _ in networks]
 
 
-def time_plans(model: Path, resources: Resources, plans: Sequence[Sequence[int]]) -> list[Latency]:
+def time_plans(model: Bytes, resources: Resources, plans: Sequence[Sequence[int]]) -> list[Latency]:
     """For one input each, of networks with these channels in their prunable groups, measured in turns in this process."""
     module, coupling = _network(model, resources)
     example, divisors = _example(module), [group.divisor for group in coupling.prunable]
@@ -162,10 +166,10 @@ def time_plans(model: Path, resources: Resources, plans: Sequence[Sequence[int]]
     return measure_latency([(shrink(module, coupling, keep), example) for keep in cuts])
 
 
-def _network(model: Path, resources: Resources) -> tuple[fx.GraphModule, Coupling]:
+def _network(model: Bytes, resources: Resources) -> tuple[fx.GraphModule, Coupling]:
     """On the device of this process."""
     prepare(resources)
-    module = build_module(read_program(model))
+    module = build_module(read_program(BytesIO(model.data)))
     coupling = traced(module)
     return moved(module, device_of(resources)), coupling
 

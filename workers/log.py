@@ -126,6 +126,9 @@ class JobLog(Protocol):
         ``limit`` is that budget and ``given`` by proposal what those of an earlier job are foretold to take, in nanoseconds.
         """
 
+    def jobs(self) -> int:
+        """How many jobs are on the cluster now, this one included; asked once a second."""
+
     def running(self, planned_trials: int) -> None:
         """The search begins; it will take at most this many trials."""
 

@@ -12,6 +12,9 @@ from pruners.errors import JobFailed, reason
 from workers.quality import Objective, OfClasses, OfValues
 from workers.spec import Task
 from workers.tasks import functions_of, is_classes, resolved
+from workers.time_limit import TimeLimitReached, time_limit
+
+CALL_SECONDS = 60.0  # for a call of task.code: a metric takes milliseconds, one that matches thousands of boxes some seconds
 
 
 def make_objective(task: Task, reference: Tensor) -> Objective:
@@ -77,6 +80,9 @@ class OfCode(Objective):
 
     def _called(self, function: Callable[[], Any]) -> Any:
         try:
-            return function()
+            with time_limit(CALL_SECONDS):
+                return function()
+        except TimeLimitReached as error:
+            raise CodeFailed(f"task.code took more than {CALL_SECONDS:g} s for one call.") from error
         except Exception as error:
             raise CodeFailed(f"task.code failed with {type(error).__name__}: {reason(error)}.") from error

@@ -9,7 +9,7 @@ This reaches into a private class of one version of Ray; with any other version 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,13 +22,18 @@ KNOWN_VERSION = "2.60.0"
 
 
 @contextmanager
-def keeping_actors(count: int) -> Iterator[None]:
-    """Within it, Tune runs keep up to ``count`` idle actors, and a trial whose own actor is starting waits for it."""
+def keeping_actors(most: Callable[[], int], running: Callable[[], int]) -> Iterator[None]:
+    """Within it, Tune runs keep idle actors, and a trial whose own actor is starting waits for it.
+
+    Args:
+        most: actors that there may be, idle ones included; asked again and again.
+        running: trials that have one.
+    """
     if ray.__version__ != KNOWN_VERSION:
         yield
         return
     stock = tune.TuneController
-    tune.TuneController = _controller(count)
+    tune.TuneController = _controller(most, running)
     try:
         yield
     finally:
@@ -36,32 +41,39 @@ def keeping_actors(count: int) -> Iterator[None]:
 
 
 class _KeepingCache(_ObjectCache):
-    """Keeps every idle actor until the search is over."""
+    """Keeps every idle actor until the search is over, but for those that are too many by then."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, most: Callable[[], int], running: Callable[[], int]) -> None:
         super().__init__()
-        self._count = count
+        self._most = most
+        self._running = running
 
     def cache_object(self, key: Any, obj: Any) -> bool:
-        """Keeps an actor unless there are enough."""
-        if self._num_cached_objects >= self._count:
-            return False
+        """Keeps an actor; of too many ``flush_cached_objects`` lets some go."""
         self._cached_objects[key].append(obj)
         self._num_cached_objects += 1
         return True
 
     def flush_cached_objects(self, force_all: bool = False) -> Iterator[Any]:
-        """Lets all of them go, at the end; none before."""
-        return super().flush_cached_objects(force_all=True) if force_all else iter(())
+        """Lets all of them go, at the end; before, those that are too many."""
+        if force_all:
+            yield from super().flush_cached_objects(force_all=True)
+            return
+        too_many = self._num_cached_objects + self._running() - self._most()
+        for objects in self._cached_objects.values():
+            for _ in range(min(too_many, len(objects))):
+                self._num_cached_objects -= 1
+                too_many -= 1
+                yield objects.pop(0)
 
 
-def _controller(count: int) -> type[TuneController]:
+def _controller(most: Callable[[], int], running: Callable[[], int]) -> type[TuneController]:
     class KeepingController(TuneController):
         """A controller with that cache, whose actors are not taken from trials that wait for them to start."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._actor_cache = _KeepingCache(count)
+            self._actor_cache = _KeepingCache(most, running)
 
         def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
             if trial in self._trial_to_actor and trial not in self._resetting_trials:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import time
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import ray
+from numpy.typing import NDArray
 from ray import tune
 
 from searchers.base import Outcome, Training
-from searchers.tune import PARENT, RACE, TRAINING, WIDTHS
+from searchers.tune import PARENT, PROPOSAL, RACE, TRAINING, WIDTHS
 from workers.background import Background
 from workers.data import Splits
 from workers.device import missing, prepare
@@ -32,12 +33,12 @@ class PruningTrial(tune.Trainable):
     """One process that evaluates plan after plan; model, data and scores stay loaded between trials."""
 
     def setup(
-        self, config: dict[str, Any], model: Path, data: Splits, spec: JobSpec, found: Findings, races: bool = False
+        self, config: dict[str, Any], model: NDArray[Any], data: Splits, spec: JobSpec, found: Findings, races: bool = False
     ) -> None:
-        """Loads what every trial needs, once per process."""
+        """Loads what every trial needs, once per process; ``model`` is the bytes of a file that may lie elsewhere."""
         prepare(spec.resources)
         self._missing = missing(spec.resources)
-        self._evaluator = make_evaluator(model, data, spec, found)
+        self._evaluator = make_evaluator(BytesIO(model.data), data, spec, found)
         self._races = races
         self._tidy = Tidying()
         self._parent: ray.ObjectRef[State] | None = None
@@ -47,6 +48,8 @@ class PruningTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes up the next plan in the same process."""
         self._widths: list[int] = new_config[WIDTHS]
+        widths = ", ".join(f"{layer} {width}" for layer, width in self._evaluator.plan(self._widths).widths.items())
+        print(f"Trial {new_config[PROPOSAL]} keeps of each layer: {widths}", flush=True)  # noqa: T201  (the actor's log in Ray's dashboard)
         self._training: Training | None = new_config[TRAINING]
         self._race: Race | None = new_config[RACE]
         if new_config[PARENT] != self._parent:  # else what is known about it stands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from workers.spec import JobSpec
 from workers.weights import prunes_weights, weight_cost, weight_groups
 
 
-def make_evaluator(model: Path, data: Splits, spec: JobSpec, found: Findings | None = None) -> Evaluator:
+def make_evaluator(model: Path | BinaryIO, data: Splits, spec: JobSpec, found: Findings | None = None) -> Evaluator:
     """What evaluates a job's plans; for arguments and errors see ``Evaluator``."""
     return (WeightEvaluator if prunes_weights(spec) else Evaluator)(model, data, spec, found)
 
@@ -35,7 +36,7 @@ def make_evaluator(model: Path, data: Splits, spec: JobSpec, found: Findings | N
 class WeightEvaluator(Evaluator):
     """An evaluator whose widths are weights that stay, layer by layer; the others become zero, and nothing is removed."""
 
-    def __init__(self, model: Path, data: Splits, spec: JobSpec, found: Findings | None = None) -> None:
+    def __init__(self, model: Path | BinaryIO, data: Splits, spec: JobSpec, found: Findings | None = None) -> None:
         super().__init__(model, data, spec, found)
         self._layers = describe_layers(self.dense, self.coupling)
 

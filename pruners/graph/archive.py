@@ -41,6 +41,9 @@ _UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, OSError, 
 class Archive:
     """An opened ``.pt2`` container. Use it in a ``with`` statement.
 
+    Args:
+        source: the file, or its bytes as a stream, which is closed in the end.
+
     Attributes:
         size: of the whole file, in bytes.
 
@@ -50,8 +53,8 @@ class Archive:
         UnsafeProgram: a member that could run code when loaded, other than the example inputs, which are skipped unread.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("rb")
+    def __init__(self, source: Path | BinaryIO) -> None:
+        self._file: BinaryIO = source.open("rb") if isinstance(source, Path) else source
         try:
             self.size = self._file.seek(0, 2)
             self._zip = _open(self._file)

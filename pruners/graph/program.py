@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -117,15 +117,15 @@ class Program:
     bounds: dict[str, tuple[int, int | None]]
 
 
-def read_program(path: Path | str) -> Program:
-    """Reads a ``.pt2`` file.
+def read_program(source: Path | str | BinaryIO) -> Program:
+    """Reads a ``.pt2`` file, or a stream of its bytes.
 
     Raises:
         OSError: the file cannot be opened.
         InvalidInput: not such a file, damaged, or with something that cannot be handled; the sentence names it.
         UnsafeProgram: parts that could run code.
     """
-    with Archive(Path(path)) as archive:
+    with Archive(Path(source) if isinstance(source, str) else source) as archive:
         document = archive.json("models/model.json")
         try:
             _check_versions(document)

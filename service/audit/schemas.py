@@ -35,10 +35,10 @@ class AuditView(BaseModel):
     id: int
     at: datetime
     user: str
-    key_id: str | None = Field(description="null: the administrator's token.")
-    address: str | None = Field(description="Where the call came from.")
+    key_id: str | None = Field(description="null: the administrator's token, or a webhook of the user's.")
+    address: str | None = Field(description="Where the call came from; of a webhook, where it went.")
     method: str
-    path: str
+    path: str = Field(description="Of a webhook, its whole URL.")
     status: int = Field(description="What it was answered.")
     made: str | None = Field(description="The path of what it made.")
     request_id: str = Field(description="Also in the answer and in the server's log.")

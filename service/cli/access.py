@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from service.cli.command import Json, command, make_app, note, write_json
+from service.cli.command import Json, answer, command, make_app, note, write_json
+from service.cli.tables import show_audit, show_keys, show_users
 from service.cli.values import parse_limit
 from service.scopes import Scope
 
@@ -61,12 +62,7 @@ def list_keys(as_json: Json = False) -> None:
 
     with Client() as client:
         found = list(client.keys())
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_keys
-
-    show_keys(found)
+    answer(found, as_json, show_keys)
 
 
 def revoke_key(key: KeyId, as_json: Json = False) -> None:
@@ -75,10 +71,7 @@ def revoke_key(key: KeyId, as_json: Json = False) -> None:
 
     with Client() as client:
         revoked = client.revoke_key(key)
-    if as_json:
-        write_json(revoked)
-    else:
-        typer.echo(f"{revoked['id']} of {revoked['user']} is revoked")
+    answer(revoked, as_json, lambda key: typer.echo(f"{key['id']} of {key['user']} is revoked"))
 
 
 def list_users(as_json: Json = False) -> None:
@@ -87,12 +80,7 @@ def list_users(as_json: Json = False) -> None:
 
     with Client() as client:
         found = list(client.users())
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_users
-
-    show_users(found)
+    answer(found, as_json, show_users)
 
 
 _SET = """\
@@ -104,7 +92,7 @@ def set_user(
     user: Annotated[str, typer.Argument(metavar="USER", help="A user's name.")],
     max_jobs: Annotated[str | None, Option(metavar="N|none", help="Jobs that have not ended, at most.")] = None,
     max_trials: Annotated[str | None, Option(metavar="N|none", help="Trials that those jobs plan, at most.")] = None,
-    max_bytes: Annotated[str | None, Option(metavar="N|none", help="Of models and data sets, at most.")] = None,
+    max_bytes: Annotated[str | None, Option(metavar="N|none", help="Of models, data sets and checkpoints, at most.")] = None,
     as_json: Json = False,
 ) -> None:
     """Sets a user's quotas; those that are not named stay."""
@@ -114,12 +102,7 @@ def set_user(
 
     with Client() as client:
         changed = client.set_quotas(user, quotas)
-    if as_json:
-        write_json(changed)
-        return
-    from service.cli.tables import show_users
-
-    show_users([changed])
+    answer(changed, as_json, lambda changed: show_users([changed]))
 
 
 def audit(
@@ -132,9 +115,4 @@ def audit(
 
     with Client() as client:
         found = list(islice(client.audit(after), limit))
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_audit
-
-    show_audit(found)
+    answer(found, as_json, show_audit)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from service.cli.command import Json, command, write_json
+from service.cli.command import Json, answer, command
+from service.cli.tables import show_algorithms, show_uploads
 
 
 def register(app: typer.Typer) -> None:
@@ -40,12 +41,7 @@ def _show_uploads(kind: str, as_json: bool) -> None:
 
     with Client() as client:
         found = list(client.models() if kind == "models" else client.datasets())
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_uploads
-
-    show_uploads(found)
+    answer(found, as_json, show_uploads)
 
 
 def _show(kind: str, as_json: bool) -> None:
@@ -53,9 +49,4 @@ def _show(kind: str, as_json: bool) -> None:
 
     with Client() as client:
         found = client.searchers() if kind == "searchers" else client.pruners()
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_algorithms
-
-    show_algorithms(found)
+    answer(found, as_json, show_algorithms)

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from pruners.errors import SecateurError
 
 Function = TypeVar("Function", bound=Callable[..., None])
+Found = TypeVar("Found")
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
@@ -65,6 +66,14 @@ def command(app: typer.Typer, name: str, examples: str = "") -> Callable[[Functi
         return function
 
     return add
+
+
+def answer(found: Found, as_json: bool, show: Callable[[Found], None]) -> None:
+    """What a command found: as its one document, or as ``show`` shows it to people."""
+    if as_json:
+        write_json(found)
+    else:
+        show(found)
 
 
 def write_json(document: Any) -> None:

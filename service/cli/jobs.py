@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from service.cli.command import Json, command, note, write_json
+from service.cli.command import Json, answer, command, note, write_json
+from service.cli.tables import show_checkpoints, show_job, show_jobs, show_plan, show_trials
 from service.cli.values import parse_budget, parse_params
 from service.jobs.formats import Format
 
@@ -93,6 +95,9 @@ def submit(
     final_epochs: Annotated[int | None, Option(help="Epochs of fine-tuning of the best network.")] = None,
     seed: Annotated[int | None, Option(help="Every random choice derives from it.")] = None,
     name: Annotated[str | None, Option(help="For people.")] = None,
+    webhook: Annotated[
+        str | None, Option(metavar="URL", help="Is told how the job fares, signed with SECATEUR_WEBHOOK_SECRET if that is set.")
+    ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Check everything and show the plan, but make no job.")] = False,
     watch: Annotated[bool, Option("--watch", help="Follow the job to its end.")] = False,
     as_json: Json = False,
@@ -110,8 +115,8 @@ def submit(
             max_trials=max_trials, max_concurrent=max_concurrent, max_seconds=max_seconds, max_failed_trials=max_failed_trials
         ),
         "seed": seed,
+        "webhook": webhook and _given(url=webhook, secret=os.environ.get("SECATEUR_WEBHOOK_SECRET")),
     }
-    from service.cli import tables
     from service.client import Client
 
     with Client() as client:
@@ -119,12 +124,12 @@ def submit(
         made = client.create_job(_given(**spec, **uploads), dry_run=dry_run)
         if watch and not dry_run:
             _watch(client, made["id"], as_json)
-        elif as_json:
-            write_json(made)
-        elif dry_run:
-            tables.show_plan(made)
         else:
-            typer.echo(f"{made['id']} is {made['state']}; follow it with: secateur watch {made['id']}")
+            answer(made, as_json, show_plan if dry_run else _show_made)
+
+
+def _show_made(job: dict[str, Any]) -> None:
+    typer.echo(f"{job['id']} is {job['state']}; follow it with: secateur watch {job['id']}")
 
 
 def watch(job: JobId, as_json: Json = False) -> None:
@@ -144,12 +149,7 @@ def jobs(
 
     with Client() as client:
         found = list(islice(client.jobs(), limit))
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_jobs
-
-    show_jobs(found)
+    answer(found, as_json, show_jobs)
 
 
 def job(job: JobId, as_json: Json = False) -> None:
@@ -158,12 +158,7 @@ def job(job: JobId, as_json: Json = False) -> None:
 
     with Client() as client:
         found = client.job(job)
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_job
-
-    show_job(found)
+    answer(found, as_json, show_job)
 
 
 def trials(job: JobId, as_json: Json = False) -> None:
@@ -172,13 +167,8 @@ def trials(job: JobId, as_json: Json = False) -> None:
 
     with Client() as client:
         found = list(client.trials(job))
-        if as_json:
-            write_json(found)
-            return
-        shown = client.job(job)
-    from service.cli.tables import show_trials
-
-    show_trials(shown, found)
+        metric = "" if as_json else client.job(job)["metric"]["name"]
+    answer(found, as_json, lambda trials: show_trials(trials, metric))
 
 
 def stop(job: JobId, as_json: Json = False) -> None:
@@ -214,10 +204,7 @@ def delete(
     with Client() as client:
         forget = {"model": client.delete_model, "dataset": client.delete_dataset}.get(kept.partition("-")[0], client.delete)
         forget(kept)
-    if as_json:
-        write_json({"deleted": kept})
-    else:
-        typer.echo(f"{kept} is deleted")
+    answer({"deleted": kept}, as_json, lambda _: typer.echo(f"{kept} is deleted"))
 
 
 def _control(what: str, job: str, as_json: bool) -> None:
@@ -226,10 +213,7 @@ def _control(what: str, job: str, as_json: bool) -> None:
     with Client() as client:
         ask = {"stop": client.stop, "pause": client.pause, "resume": client.resume, "cancel": client.cancel}[what]
         found = ask(job)
-    if as_json:
-        write_json(found)
-    else:
-        typer.echo(f"{found['id']} is {found['state']}")
+    answer(found, as_json, lambda job: typer.echo(f"{job['id']} is {job['state']}"))
 
 
 _PULL = """\
@@ -255,11 +239,7 @@ def pull(
     with Client() as client:
         name = job if trial is None else f"{job}-{trial}"
         target = output or Path(Path(f"{name}.{format.extension}").name)  # never another folder, whatever was typed
-        path = client.download(job, format.value, target, trial)
-    if as_json:
-        write_json({"path": str(path), "size": path.stat().st_size})
-    else:
-        typer.echo(f"{path} ({path.stat().st_size:,} bytes)")
+        _answer_file(client.download(job, format.value, target, trial), as_json)
 
 
 def checkpoints(job: JobId, as_json: Json = False) -> None:
@@ -268,13 +248,8 @@ def checkpoints(job: JobId, as_json: Json = False) -> None:
 
     with Client() as client:
         found = client.checkpoints(job)
-        if as_json:
-            write_json(found)
-            return
-        shown = client.job(job)
-    from service.cli.tables import show_checkpoints
-
-    show_checkpoints(shown, found)
+        metric = "" if as_json else client.job(job)["metric"]["name"]
+    answer(found, as_json, lambda kept: show_checkpoints(kept, metric))
 
 
 _REPORT = """\
@@ -291,18 +266,19 @@ def report(
     from service.client import Client
 
     with Client() as client:
-        path = client.report(job, output or Path(Path(f"{job}.html").name))
-    if as_json:
-        write_json({"path": str(path), "size": path.stat().st_size})
-    else:
-        typer.echo(f"{path} ({path.stat().st_size:,} bytes)")
+        _answer_file(client.report(job, output or Path(Path(f"{job}.html").name)), as_json)
+
+
+def _answer_file(path: Path, as_json: bool) -> None:
+    found = {"path": str(path), "size": path.stat().st_size}
+    answer(found, as_json, lambda file: typer.echo(f"{file['path']} ({file['size']:,} bytes)"))
 
 
 def _watch(client: Any, job_id: str, as_json: bool) -> None:
     """Follows a job; its outcome becomes the command's."""
     from rich.console import Console
 
-    from service.client.progress import watch
+    from service.client.display import watch
 
     console = Console(highlight=False, markup=False, stderr=as_json)
     try:

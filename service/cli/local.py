@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from pruners.errors import InvalidInput
-from service.cli.command import Json, command, note, write_json
+from service.cli.command import Json, answer, command, note
+from service.cli.tables import show_inspection, show_replay
 
 Option = typer.Option
 
@@ -35,7 +36,9 @@ def serve(
     ] = None,
     port: Annotated[int | None, Option(help="[8000]")] = None,
     database_url: Annotated[str | None, Option(help="SQLAlchemy URL. [SQLite in the data folder]")] = None,
-    store: Annotated[Path | None, Option(help="Folder of uploads and checkpoints. [store in the data folder]")] = None,
+    store: Annotated[
+        str | None, Option(help="Folder of uploads and checkpoints, or s3://BUCKET/PREFIX. [store in the data folder]")
+    ] = None,
     ray_address: Annotated[
         str | None, Option(help="Dashboard of a running Ray, http://HOST:8265. [a Ray of our own on this machine]")
     ] = None,
@@ -88,12 +91,7 @@ def inspect(
 
         svg.write_text(draw(found, model.stem), encoding="utf-8")
         note(f"The picture is in {svg}.")
-    if as_json:
-        write_json(found)
-        return
-    from service.cli.tables import show_inspection
-
-    show_inspection(found)
+    answer(found, as_json, show_inspection)
 
 
 _REPLAY = """\
@@ -125,11 +123,8 @@ def replay(
     folder.mkdir(parents=True, exist_ok=True)
     files = run(asked, model, data, folder, lambda message, **_: note(message))
     same = all(file.same for file in files.values())
-    if as_json:
-        write_json({form: {"path": str(file.path), "sha256": file.sha256, "same": file.same} for form, file in files.items()})
-    else:
-        for form, file in files.items():
-            typer.echo(f"{form}: {file.path} is {'the same' if file.same else 'another file'}, sha256 {file.sha256}")
+    shown = {form: {"path": str(file.path), "sha256": file.sha256, "same": file.same} for form, file in files.items()}
+    answer(shown, as_json, show_replay)
     if not same:
         found = "; ".join(asked.differences()) or "versions and machine are the card's"
         note(f"Not all files are the card's: {found}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.command import Json, command, make_app, write_json
+from service.cli.command import Json, answer, command, make_app, write_json
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -35,10 +35,8 @@ def backup(
     from service import backup as archive
 
     count = archive.backup(_settings(data_dir), file)
-    if as_json:
-        write_json({"path": str(file), "size": file.stat().st_size, "files": count})
-    else:
-        typer.echo(f"{file} ({file.stat().st_size:,} bytes) holds the database and {count} files")
+    found = {"path": str(file), "size": file.stat().st_size, "files": count}
+    answer(found, as_json, lambda _: typer.echo(f"{file} ({found['size']:,} bytes) holds the database and {count} files"))
 
 
 def restore(
@@ -50,10 +48,7 @@ def restore(
     from service import backup as archive
 
     count = archive.restore(_settings(data_dir), file)
-    if as_json:
-        write_json({"files": count})
-    else:
-        typer.echo(f"The database and {count} files are restored")
+    answer({"files": count}, as_json, lambda _: typer.echo(f"The database and {count} files are restored"))
 
 
 def gc(
@@ -67,12 +62,12 @@ def gc(
     """
     from service.database import Database
     from service.retention import collect
-    from service.store import Store
+    from service.store import open_store
 
     settings = _settings(data_dir)
     database = Database(settings.database)
     try:
-        freed = collect(database, Store(settings.store_dir), settings.data_dir, grace_hours * 3600)
+        freed = collect(database, open_store(settings), settings.data_dir, grace_hours * 3600)
     finally:
         database.close()
     forgotten = {"idempotency_keys": freed.idempotency_keys, "audit_entries": freed.audit_entries}

@@ -1,16 +1,15 @@
-"""What commands show to people: tables that fit 80 columns, plain off a terminal."""
+"""What commands show to people: tables that fit 80 columns, plain off a terminal. rich is imported when there is one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from service.texts import best_text, budget_text, number_text
 
-from service.client.progress import best_text, budget_text, number_text
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Json = dict[str, Any]
 
@@ -56,9 +55,9 @@ def show_job(job: Json) -> None:
             _print(f"The metric dropped by at most {number_text(job['best']['max_drop'])}, with 95 % confidence.")
 
 
-def show_checkpoints(job: Json, checkpoints: Sequence[Json]) -> None:
+def show_checkpoints(checkpoints: Sequence[Json], metric: str) -> None:
     """One line per network that a job kept."""
-    table = _table("trial>", f"{job['metric']['name']}>", "MACs>", "params>", "ms>", "bytes>", "formats")
+    table = _table("trial>", f"{metric}>", "MACs>", "params>", "ms>", "bytes>", "formats")
     for kept in checkpoints:
         forms = ", ".join(file["format"] for file in kept["files"])
         latency, size = f"{kept['latency_ms']:.3f}", f"{kept['size_bytes']:,}"
@@ -67,9 +66,15 @@ def show_checkpoints(job: Json, checkpoints: Sequence[Json]) -> None:
     _print(table if checkpoints else "No networks yet; there are some once the job succeeded.")
 
 
-def show_trials(job: Json, trials: Sequence[Json]) -> None:
-    """One line per trial of a job."""
-    table = _table("trial>", "state", "score>", f"{job['metric']['name']}>", "MACs>", "params>", "s>", "note")
+def show_replay(files: Json) -> None:
+    """One line per file that was made again."""
+    for form, file in files.items():
+        _print(f"{form}: {file['path']} is {'the same' if file['same'] else 'another file'}, sha256 {file['sha256']}")
+
+
+def show_trials(trials: Sequence[Json], metric: str) -> None:
+    """One line per trial of a job that reports this metric."""
+    table = _table("trial>", "state", "score>", f"{metric}>", "MACs>", "params>", "s>", "note")
     for trial in trials:
         outcome = trial["outcome"] or {}
         table.add_row(
@@ -158,6 +163,9 @@ def show_audit(entries: Sequence[Json]) -> None:
 
 def _table(*headings: str) -> Table:
     """Columns by heading; a trailing ``>`` aligns to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
         right = heading.endswith(">")
@@ -167,11 +175,15 @@ def _table(*headings: str) -> Table:
 
 def _print(shown: Table | str) -> None:
     """Without markup: names are the users' own and may hold brackets."""
+    from rich.console import Console
+
     Console(highlight=False, markup=False).print(shown, soft_wrap=isinstance(shown, str))
 
 
 def _wrapped(text: str, indent: str = "") -> None:
     """A paragraph in lines of the terminal's width."""
+    from rich.console import Console
+
     for line in wrap(text, Console().width, initial_indent=indent, subsequent_indent=indent + _INDENT):
         _print(line)
 

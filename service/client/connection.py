@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx2
 
 from pruners.errors import InvalidInput, SecateurError
+from service.client.line import Line
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_DATA_DIR = "secateur-data"  # where `secateur serve` keeps its token unless told otherwise
@@ -54,29 +55,32 @@ class Connection:
     """A server and the right to use it.
 
     Args:
+        make_line: from httpx2's options to the line to it.
         url: the server's; unset: ``SECATEUR_URL``, else this machine's port 8000.
         token: unset: ``SECATEUR_TOKEN``, else what a server on this machine saved in ``SECATEUR_DATA_DIR/token``.
-        transport: replaces the network in tests.
+
+    Attributes:
+        line: to the server.
 
     Raises:
         InvalidInput: the address is none.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, transport: httpx2.BaseTransport | None = None) -> None:
+    def __init__(self, make_line: Callable[[Mapping[str, Any]], Line], url: str | None, token: str | None) -> None:
         self.url = (url or os.environ.get("SECATEUR_URL") or DEFAULT_URL).rstrip("/")
         local = _host(self.url) in _LOOPBACK
         # A saved token belongs to this machine's server; it is not sent to others.
         token = token or os.environ.get("SECATEUR_TOKEN") or (_saved_token() if local else None)
-        self._http = httpx2.Client(
-            base_url=self.url,
+        options = {
+            "base_url": self.url,
             # Files are compressed or random already; identity keeps byte ranges and hashes those of the file itself.
-            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {}),
-            timeout=httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-            transport=transport,
-            trust_env=not local,  # a proxy named in the environment cannot reach this machine's loopback
-        )
+            "headers": {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {}),
+            "timeout": httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
+            "trust_env": not local,  # a proxy named in the environment cannot reach this machine's loopback
+        }
+        self.line = make_line(options)
 
-    def json(
+    async def json(
         self,
         method: str,
         path: str,
@@ -93,55 +97,43 @@ class Connection:
             RequestRefused: an answer other than success.
             ServerUnreachable: none.
         """
-
-        def send() -> httpx2.Response:
-            with _opened(upload) as content:
-                return self._http.request(method, path, params=params, json=body, content=content, headers=headers)
-
-        response = self._repeated(send)
+        response = await self._repeated(method, path, upload, False, params=params, json=body, headers=headers)
         _check(response)
         return response.json() if response.content else None
 
-    @contextmanager
-    def stream(self, path: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
+    @asynccontextmanager
+    async def stream(self, path: str, params: Mapping[str, str], headers: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
         """A GET whose body is yet to be read; 416 is an answer like any other. Raises as ``json`` does."""
-
-        def send() -> httpx2.Response:
-            request = self._http.build_request("GET", path, params=params, headers=headers)
-            return self._http.send(request, stream=True)
-
-        response = self._repeated(send)
+        response = await self._repeated("GET", path, None, True, params=params, headers=headers)
         try:
             if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 if response.is_error:
-                    response.read()
+                    await self.line.read(response)
                 _check(response)
             yield response
         finally:
-            response.close()
+            await self.line.end(response)
 
-    def close(self) -> None:
-        """Ends the open connections."""
-        self._http.close()
-
-    def _repeated(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
+    async def _repeated(
+        self, method: str, path: str, upload: Path | bytes | None, stream: bool, **request: Any
+    ) -> httpx2.Response:
         tries = 0
         while True:
             tries += 1
             try:
-                response = send()
+                response = await self.line.send(method, path, upload, stream, **request)
             except httpx2.TransportError as error:
                 if tries >= _TRIES_UNREACHABLE:
                     raise ServerUnreachable(
                         f"No Secateur server answers at {self.url} ({_reason(error)}); "
                         "start one with 'secateur serve', or set SECATEUR_URL to where it is."
                     ) from error
-                time.sleep(_wait(tries, None))
+                await self.line.pause(_wait(tries, None))
                 continue
             if response.status_code not in _TRY_LATER or tries >= _TRIES_LATER:
                 return response
-            response.close()
-            time.sleep(_wait(tries, response.headers.get("retry-after")))
+            await self.line.end(response)
+            await self.line.pause(_wait(tries, response.headers.get("retry-after")))
 
 
 def _check(response: httpx2.Response) -> None:
@@ -175,16 +167,6 @@ def _seconds(retry_after: str | None) -> float | None:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     except ValueError:
         return None
-
-
-@contextmanager
-def _opened(upload: Path | bytes | None) -> Iterator[BinaryIO | bytes | None]:
-    """The file from its beginning: each attempt sends it whole."""
-    if isinstance(upload, Path):
-        with open(upload, "rb") as file:
-            yield file
-    else:
-        yield upload
 
 
 def _reason(error: httpx2.TransportError) -> str:

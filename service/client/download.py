@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class DownloadCorrupt(SecateurError):
     """What arrived is not what the server announced."""
 
 
-def download(connection: Connection, source: str, params: Mapping[str, str], target: Path) -> Path:
+async def download(connection: Connection, source: str, params: Mapping[str, str], target: Path) -> Path:
     """Fetches ``source`` into the file ``target``, replacing it, and returns ``target``.
 
     Raises:
@@ -33,15 +34,12 @@ def download(connection: Connection, source: str, params: Mapping[str, str], tar
         DownloadCorrupt: its sha256 differs from the announced one.
         ServerUnreachable: the line stayed broken; what has arrived is kept.
     """
-    if target.is_dir():
-        raise InvalidInput("output", str(target), "is a folder; name a file in it")
-    if not target.parent.is_dir():
-        raise InvalidInput("output", str(target), "lies in a folder that does not exist; make that folder first")
+    _check(target)
     fruitless = 0
     while True:
         before = _size(_partial(target))
         try:
-            part = _fetch(connection, source, params, target)
+            part = await _fetch(connection, source, params, target)
         except httpx2.TransportError as error:
             fruitless = 0 if _size(_partial(target)) > before else fruitless + 1
             if fruitless >= _FRUITLESS_TRIES:
@@ -52,16 +50,23 @@ def download(connection: Connection, source: str, params: Mapping[str, str], tar
             return target
 
 
-def _fetch(connection: Connection, source: str, params: Mapping[str, str], target: Path) -> Path | None:
+def _check(target: Path) -> None:
+    if target.is_dir():
+        raise InvalidInput("output", str(target), "is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise InvalidInput("output", str(target), "lies in a folder that does not exist; make that folder first")
+
+
+async def _fetch(connection: Connection, source: str, params: Mapping[str, str], target: Path) -> Path | None:
     """One attempt: the complete and verified file, or ``None`` if what was there turned out to be of no use."""
     part = _partial(target)
     headers = {}
     if part is not None:
         headers = {"Range": f"bytes={part.stat().st_size}-", "If-Range": f'"{_announced(part)}"'}
-    with connection.stream(source, params, headers) as response:
+    async with connection.stream(source, params, headers) as response:
         if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part is not None:
             # Nothing is missing: an earlier attempt ended between the last byte and the renaming.
-            if _sha256(part) == _announced(part):
+            if await connection.line.work(partial(_sha256, part)) == _announced(part):
                 return part
             part.unlink()
             return None
@@ -72,10 +77,10 @@ def _fetch(connection: Connection, source: str, params: Mapping[str, str], targe
         if part is not None and not resumed:  # of another file than the one there is now
             part.unlink()
         part = target.with_name(f"{target.name}.{sha256}.part")
-        with open(part, "ab" if resumed else "wb") as file:
-            for received in response.iter_raw():  # as it comes: pieces of a set size would lose the last one of a broken line
+        with open(part, "ab" if resumed else "wb") as file:  # noqa: ASYNC230 - pieces are small, and the disk is near
+            async for received in connection.line.pieces(response):
                 file.write(received)
-    if _sha256(part) != sha256:
+    if await connection.line.work(partial(_sha256, part)) != sha256:
         part.unlink()
         raise DownloadCorrupt(f"The sha256 of {target.name} is not the {sha256} that the server announced; try again.")
     return part

@@ -165,7 +165,8 @@ class Job(Owned, Base):
     ``kept`` has the figures of all networks that it kept, ``best`` first; null in jobs that ended before there were others.
     ``stop_asked``: no trial is to start any more, whatever becomes of the process. ``scoring`` is the ``SCORING`` that its
     trials are scored by. ``times`` are the milliseconds that ``workers.latency`` measured for a budget of them; before that is
-    done, ``budget_limit``, in the units of the budget's cost, is null.
+    done, ``budget_limit``, in the units of the budget's cost, is null. ``message`` is the last line that it said about its
+    work. ``webhook`` has ``url``, ``secret`` and ``events``, as they were sent; its secret is never shown.
     """
 
     __tablename__ = "jobs"
@@ -186,6 +187,8 @@ class Job(Owned, Base):
     losses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     stop_asked: Mapped[bool] = mapped_column(default=False, server_default=false())
     sequence: Mapped[int] = mapped_column(Integer, default=0)
+    message: Mapped[str | None] = mapped_column(Text)
+    webhook: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     baseline: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     best: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     kept: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
@@ -305,3 +308,18 @@ class Event(Base):
     type: Mapped[str] = mapped_column(String(20))
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Delivery(Base):
+    """An event that its job's webhook is still to be told; gone once it was.
+
+    ``due_at``: when the next try is to be made; while one is being made, when its lease ends. ``tries`` counts them.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index("ix_deliveries_job_id_event_id", "job_id", "event_id"),)
+
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"), primary_key=True, autoincrement=False)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    due_at: Mapped[datetime] = mapped_column(index=True)
+    tries: Mapped[int] = mapped_column(Integer, default=0)

@@ -72,15 +72,16 @@ def tour() -> None:
 
 
 @contextmanager
-def serving(data_dir: Path) -> Iterator[Client]:
+def serving(data_dir: Path, **settings: str) -> Iterator[Client]:
     """A client of the real thing: ``secateur serve`` in a process of its own, on a free port, its files in ``data_dir``."""
     data_dir.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
-    with (data_dir / "service.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, env=clean) as process:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
+    own |= {f"SECATEUR_{name.upper()}": value for name, value in settings.items()}
+    with (data_dir / "service.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, env=own) as process:
         try:
             with Client(f"http://127.0.0.1:{port}", _token(data_dir, process)) as client:
                 yield client

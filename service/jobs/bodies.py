@@ -72,7 +72,13 @@ def _validated(fields: Mapping[str, Any]) -> JobRequest:
     try:
         return JobRequest.model_validate(fields)
     except ValidationError as error:
-        raise refusal(error.errors()) from error
+        raise refusal([_discreet(found) for found in error.errors()]) from None
+
+
+def _discreet(error: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the value where that is, or holds, a secret: an error repeats what it refuses."""
+    secret = error["loc"][:1] == ("webhook",) and error["loc"][1:2] not in (("url",), ("events",))
+    return {**error, "input": None} if secret else error
 
 
 def _file(form: FormData, name: str) -> UploadFile:

@@ -29,9 +29,9 @@ from service.database.tables import Attempt, Checkpoint, Job, Trial
 from service.jobs.card import make_card
 from service.jobs.formats import Format
 from service.jobs.known import known_outcomes
-from service.jobs.states import UNWANTED, WRITABLE, State, announce, locked, move
+from service.jobs.states import LIVE, UNWANTED, WRITABLE, State, announce, locked, move
 from service.problems import StorageFull
-from service.store import Store
+from service.store import Store, StoreAway
 from workers.card import Card
 from workers.log import Finished, JobLog, Measurement, Plan, Worker
 
@@ -155,6 +155,16 @@ class DatabaseLog(JobLog):
 
         self._write(change)
 
+    def jobs(self) -> int:
+        def read() -> int:
+            with self._database.read() as session:
+                cluster = select(Attempt.cluster).where(Attempt.job_id == self._job_id, Attempt.number == self._attempt)
+                alive = select(func.count()).select_from(Job).join(Attempt, Attempt.job_id == Job.id)
+                newest = alive.where(Attempt.number == Job.attempt, Job.state.in_(LIVE))
+                return session.scalars(newest.where(Attempt.cluster == cluster.scalar_subquery())).one()
+
+        return max(1, patiently(read))
+
     def running(self, planned_trials: int) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
             move(session, job, State.RUNNING)
@@ -266,13 +276,15 @@ class DatabaseLog(JobLog):
 
     def _stored(self, baseline: Measurement, network: Finished) -> list[dict[str, Any]]:
         """A network's files and its card, in the store, as rows of checkpoints."""
-        files = [(artefact, self._store.put_file(artefact.path)) for artefact in network.artefacts]
+        put = self._store.put_file
+        files = [(artefact, patiently(partial(put, artefact.path), (StoreAway,))) for artefact in network.artefacts]
 
         def read() -> Card:
             with self._database.read() as session:
                 return make_card(session, session.get_one(Job, self._job_id), baseline, network, files)
 
-        card = self._store.put([patiently(read).model_dump_json(indent=1).encode()])
+        text = patiently(read).model_dump_json(indent=1).encode()
+        card = patiently(lambda: self._store.put([text]), (StoreAway,))
         found = [(artefact.format, blob, artefact.metric) for artefact, blob in files]
         return [
             {"trial": network.trial, "format": form, "sha256": blob.sha256, "size": blob.size, "metric": metric}
@@ -321,7 +333,7 @@ class DatabaseLog(JobLog):
 
 
 def patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ...] = (DatabaseAway,)) -> Result:
-    """Does the work as soon as the database answers."""
+    """Does the work as soon as the database answers, or what else is ``awaited``."""
     began, wait = time.monotonic(), _FIRST_WAIT
     while True:
         try:
@@ -329,7 +341,7 @@ def patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ..
         except awaited as error:
             if time.monotonic() - began > OUTAGE_SECONDS:
                 raise
-            log.warning("database_away", reason=str(error), seconds=round(time.monotonic() - began, 1))
+            log.warning("waiting", reason=str(error), seconds=round(time.monotonic() - began, 1))
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 

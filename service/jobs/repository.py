@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.database import Database, alone, now
-from service.database.tables import Attempt, Checkpoint, Dataset, Event, IdempotencyKey, Job, Model, Trial, is_id
+from service.database.tables import Attempt, Checkpoint, Dataset, Delivery, Event, IdempotencyKey, Job, Model, Trial, is_id
 from service.jobs.states import AFTER_LOSS, ENDS, LIVE, UNWANTED, IllegalMove, State, announce, locked, move
 from service.jobs.summary import Summary, summaries
 from service.pages import newest_first, oldest_first
@@ -226,7 +226,7 @@ class JobRepository:
             job = locked(session, job_id)
             if job.state not in ENDS:
                 raise Conflict(f"Job {job.id} is {job.state}; cancel it before it is deleted.")
-            for table in (IdempotencyKey, Attempt, Trial, Checkpoint, Event):
+            for table in (Delivery, IdempotencyKey, Attempt, Trial, Checkpoint, Event):
                 session.execute(delete(table).where(table.job_id == job_id))
             session.delete(job)
 
@@ -249,13 +249,6 @@ class JobRepository:
         """What the trials of each of these jobs add up to, by job id."""
         with self._database.read() as session:
             return summaries(session, jobs)
-
-    def messages_of(self, jobs: Sequence[Job]) -> Mapping[str, str]:
-        """The last line that each of these jobs said about its work, by job id."""
-        said = select(func.max(Event.id)).where(Event.job_id.in_([job.id for job in jobs]), Event.type == "progress")
-        with self._database.read() as session:
-            latest = session.scalars(select(Event).where(Event.id.in_(said.group_by(Event.job_id))))
-            return {event.job_id: str(event.data["message"]) for event in latest}
 
     def progress_of(self, job_id: str) -> Sequence[Event]:
         """All that the job said about its work, oldest first."""

@@ -27,6 +27,7 @@ from service.models.repository import models
 from service.pages import CURSOR, After, Limit, Page
 from service.problems import BadRange, Conflict, KeyReused, NotFound, documented
 from service.uploads import REFUSALS
+from service.webhooks.addresses import check_webhook
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -105,7 +106,7 @@ async def post_job(
         job = await run_in_threadpool(jobs.add, _new_job(sent, planned), planned.given, once)
         context.dispatcher.wake()
     response.headers["Location"] = f"/jobs/{job.id}"
-    return await run_in_threadpool(_view, jobs, job)
+    return await run_in_threadpool(_view, context, job)
 
 
 @router.get("")
@@ -113,15 +114,14 @@ def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page
     """All jobs, newest first."""
     jobs = JobRepository(context.database)
     rows, following = jobs.page(limit, after)
-    found, said = jobs.summaries_of(rows), jobs.messages_of(rows)
-    return Page(items=[job_view(job, found[job.id], said.get(job.id)) for job in rows], next=following)
+    found, page_of = jobs.summaries_of(rows), context.dispatcher.dashboard
+    return Page(items=[job_view(job, found[job.id], page_of(job)) for job in rows], next=following)
 
 
 @router.get("/{job_id}", responses=documented(NotFound))
 def get_job(job_id: str, context: InContext) -> JobView:
     """One job: its state, how far it is, what it found."""
-    jobs = JobRepository(context.database)
-    return _view(jobs, jobs.get(job_id))
+    return _view(context, JobRepository(context.database).get(job_id))
 
 
 @router.get("/{job_id}/trials", responses=documented(NotFound))
@@ -170,7 +170,7 @@ async def get_events(
     if not missed and job.state in ENDS:
         return Response(status_code=204)
     return StreamingResponse(
-        stream(jobs, context.watch, job_id, int(seen)),
+        stream(jobs, context.watch, job_id, int(seen), request.scope["caller"].key_id),
         media_type=EVENT_STREAM,
         headers={"X-Accel-Buffering": "no"},  # a proxy that gathers an answer before it passes it on would gather for ever
     )
@@ -251,11 +251,12 @@ async def _control(context: Context, ask: Callable[[JobRepository, str], Job], j
     jobs = JobRepository(context.database)
     job = await run_in_threadpool(ask, jobs, job_id)
     context.dispatcher.wake()
-    return await run_in_threadpool(_view, jobs, job)
+    return await run_in_threadpool(_view, context, job)
 
 
-def _view(jobs: JobRepository, job: Job) -> JobView:
-    return job_view(job, jobs.summaries_of([job])[job.id], jobs.messages_of([job]).get(job.id))
+def _view(context: Context, job: Job) -> JobView:
+    summary = JobRepository(context.database).summaries_of([job])[job.id]
+    return job_view(job, summary, context.dispatcher.dashboard(job))
 
 
 @dataclass(frozen=True)
@@ -272,6 +273,8 @@ async def _plan(sent: JobRequest, context: Context) -> _Plan:
     if sent.task.code is not None and not context.settings.allow_code:
         problem = "runs code of its sender's, which this server does not; ask its operator for SECATEUR_ALLOW_CODE"
         raise InvalidInput("task.type", "custom", problem)
+    if sent.webhook is not None:
+        await check_webhook(sent.webhook.url, context.settings.webhooks, context.settings.webhook_networks)
 
     def check() -> _Plan:
         model = models(context.database).get(sent.model)
@@ -295,4 +298,5 @@ def _new_job(sent: JobRequest, planned: _Plan) -> Job:
         budget_limit=plan.limit,
         planned_trials=plan.given_trials + plan.planned_trials,
         state=State.QUEUED,
+        webhook=None if sent.webhook is None else sent.webhook.model_dump(mode="json"),
     )

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from service.database.tables import NAME_LENGTH
 from service.jobs.states import State
 from service.uploads import printable
+from service.webhooks.schemas import Webhook, WebhookView
 from workers.spec import JobSpec, Task
 
 EXAMPLE_SPEC: dict[str, Any] = {
@@ -39,10 +40,11 @@ class JobRequest(JobSpec):
     )
     model: str = Field(description="Id of a model.")
     dataset: str = Field(description="Id of a data set.")
+    webhook: Webhook | None = Field(None, description="Where to tell what happens to the job; null: nowhere.")
 
     def spec(self) -> JobSpec:
         """The part that the workers act on."""
-        return JobSpec.model_validate(self.model_dump(exclude={"name", "model", "dataset"}))
+        return JobSpec.model_validate(self.model_dump(exclude={"name", "model", "dataset", "webhook"}))
 
 
 class PlannedGroup(BaseModel):
@@ -170,6 +172,7 @@ class JobView(BaseModel):
                     "pareto": [],
                     "counts": {"pending": 0, "running": 2, "succeeded": 11, "failed": 1},
                     "spec": EXAMPLE_SPEC,
+                    "webhook": {"url": "https://example.org/hooks/secateur", "signed": True, "events": ["state"]},
                     "created_at": "2026-01-31T12:00:00Z",
                     "started_at": "2026-01-31T12:00:05Z",
                     "finished_at": None,
@@ -193,10 +196,11 @@ class JobView(BaseModel):
     pareto: list[ParetoPoint] = Field(description="By rising cost in the budget's metric.")
     counts: Counts
     spec: JobSpec
+    webhook: WebhookView | None = Field(description="Where its events are told; null: nowhere.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    links: dict[str, str]
+    links: dict[str, str] = Field(description="Of this API; and `ray`, the job in Ray's dashboard, which asks for Ray's token.")
 
 
 class ProposalView(BaseModel):
@@ -271,7 +275,7 @@ class EventView(BaseModel):
     """Something that happened to a job."""
 
     id: int
-    type: str = Field(examples=["state"], description="state, trial or progress")
+    type: str = Field(examples=["state"], description="state, trial or progress; or webhook, which is told nobody by itself")
     data: dict[str, Any]
     created_at: datetime
 

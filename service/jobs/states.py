@@ -19,7 +19,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from service.database import now
-from service.database.tables import Attempt, Event, Job, Trial, is_id
+from service.database.tables import Attempt, Delivery, Event, Job, Trial, is_id
 from service.problems import Conflict, NotFound
 
 
@@ -119,8 +119,14 @@ def move(session: Session, job: Job, to: State, reason: str | None = None) -> No
 
 
 def announce(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
-    """Writes an event of kind ``state``, ``trial`` or ``progress``."""
-    session.add(Event(job_id=job.id, type=kind, data=data))
+    """Writes an event of kind ``state``, ``trial``, ``progress`` or ``webhook``, and that the job's webhook is to be told."""
+    event = Event(job_id=job.id, type=kind, data=data)
+    session.add(event)
+    if kind == "progress":
+        job.message = data["message"]
+    if job.webhook is not None and kind in job.webhook["events"]:
+        session.flush()  # gives the event its id
+        session.add(Delivery(event_id=event.id, job_id=job.id, due_at=now(session)))
 
 
 def _end_attempt(session: Session, job: Job, reason: str | None) -> None:

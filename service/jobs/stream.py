@@ -20,11 +20,11 @@ KEEP_ALIVE_SECONDS = 15.0  # proxies close what says nothing for a minute
 RETRY_MILLISECONDS = 2000  # until a browser comes again
 
 
-async def stream(jobs: JobRepository, watch: Watch, job_id: str, after: int) -> AsyncIterator[str]:
-    """The job's events behind ``after`` as they come, until it has ended and all were sent, or the service ends."""
+async def stream(jobs: JobRepository, watch: Watch, job_id: str, after: int, key_id: str | None) -> AsyncIterator[str]:
+    """The job's events behind ``after`` as they come, until it and they have ended, the service ends, or the key goes."""
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
-    with watch.listening(job_id):
-        while not watch.leaving():
+    with watch.listening(job_id, key_id):
+        while not watch.over(key_id):
             try:
                 ended = await run_in_threadpool(_has_ended, jobs, job_id)  # first: what it says last is read behind this
                 events, _ = await run_in_threadpool(jobs.events, job_id, LARGEST_PAGE, str(after))
@@ -38,7 +38,7 @@ async def stream(jobs: JobRepository, watch: Watch, job_id: str, after: int) -> 
             if ended:
                 return
             try:
-                await asyncio.wait_for(watch.news(job_id, after), KEEP_ALIVE_SECONDS)
+                await asyncio.wait_for(watch.news(job_id, after, key_id), KEEP_ALIVE_SECONDS)
             except TimeoutError:
                 yield ": nothing new\n\n"
 

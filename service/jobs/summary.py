@@ -1,8 +1,13 @@
-"""What a job's trials add up to, worked out by the database: some searches have ten thousand."""
+"""What a job's trials add up to, worked out by the database: some searches have ten thousand.
+
+The best one and the front change when a trial is told, and so does the job's ``sequence``, or when the budget is timed. What
+was worked out for one is remembered, so that a job that many look at is not worked out for each of them.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import threading
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -44,6 +49,11 @@ class Summary:
     front: list[Scored] = field(default_factory=list)
 
 
+REMEMBERED = 1000  # jobs, of some kilobytes each: what a few users look at
+
+_remembered: OrderedDict[tuple[str, int, int | None], tuple[Scored | None, list[Scored]]] = OrderedDict()
+_turn = threading.Lock()
+
 _SCORED = (Trial.number, Trial.score, Trial.metric, Trial.macs, Trial.params, Trial.size_bytes, Trial.latency_ns)
 
 
@@ -53,13 +63,41 @@ def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
     counted = select(Trial.job_id, Trial.state, func.count()).where(Trial.job_id.in_(found))
     for job_id, state, count in session.execute(counted.group_by(Trial.job_id, Trial.state)):
         found[job_id].counts[state] = count
-    by_metric: dict[str, list[str]] = defaultdict(list)
+    _work_out(session, _recall(jobs, found), found)
+    with _turn:
+        for job in jobs:
+            _remembered[_state(job)] = found[job.id].best, found[job.id].front
+        while len(_remembered) > REMEMBERED:
+            _remembered.popitem(last=False)
+    return found
+
+
+def _state(job: Job) -> tuple[str, int, int | None]:
+    return job.id, job.sequence, job.budget_limit
+
+
+def _recall(jobs: Sequence[Job], found: Mapping[str, Summary]) -> list[Job]:
+    """Fills in what is remembered; the jobs of which nothing is."""
+    left = []
+    with _turn:
+        for job in jobs:
+            known = _remembered.pop(_state(job), None)  # to be put back as the latest
+            if known is None:
+                left.append(job)
+            else:
+                found[job.id].best, found[job.id].front = known
+    return left
+
+
+def _work_out(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary]) -> None:
+    by_metric: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        by_metric[_budget(job).get("metric", "macs")].append(job.id)
-    for metric, ids in by_metric.items():
+        by_metric[_budget(job).get("metric", "macs")].append(job)
+    for metric, alike in by_metric.items():
         if metric == SPARSITY:
-            _add_by_hand(session, [job for job in jobs if job.id in ids], found)
+            _add_by_hand(session, alike, found)
             continue
+        ids = [job.id for job in alike]
         cost: Column = Trial.latency_ns if metric == LATENCY_MS else getattr(Trial, metric)
         for job_id, *row in session.execute(_best(ids, cost)):
             found[job_id].best = Scored(*row)
@@ -68,7 +106,6 @@ def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
     for job in jobs:
         if (constraint := job.spec.get("constraint")) and not (_budget(job).get("ratio") or _budget(job).get("max")):
             found[job.id].best = _smallest(session, job, constraint["max_metric_drop"])
-    return found
 
 
 def _budget(job: Job) -> dict[str, Any]:

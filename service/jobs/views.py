@@ -25,14 +25,15 @@ from service.jobs.schemas import (
 )
 from service.jobs.states import State
 from service.jobs.summary import Scored, Summary
+from service.webhooks.schemas import WebhookView
 from workers.spec import JobSpec, Task
 from workers.tasks import METRICS
 
 _PARTS = ("trials", "events", "checkpoint", "checkpoints", "report")
 
 
-def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
-    """A job with what its trials add up to, and the last line that it said."""
+def job_view(job: Job, summary: Summary, dashboard: str | None = None) -> JobView:
+    """A job with what its trials add up to, and its page in Ray's dashboard."""
     spec = JobSpec.model_validate(job.spec)
     counts = Counts.model_validate(summary.counts)
     return JobView(
@@ -44,17 +45,19 @@ def job_view(job: Job, summary: Summary, message: str | None) -> JobView:
         state=State(job.state),
         reason=job.reason,
         metric=_metric(spec.task),
-        progress=_progress(job, summary.best, counts, message),
+        progress=_progress(job, summary.best, counts),
         baseline=None if job.baseline is None else Figures.model_validate(job.baseline),
         best=None if job.best is None else Figures.model_validate(job.best),
         pareto=[_point(trial) for trial in summary.front],
         counts=counts,
         spec=spec,
+        webhook=WebhookView.of(job),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
         links={"self": f"/jobs/{job.id}"}
-        | {name: f"/jobs/{job.id}/{name}" for name in (*_PARTS, "cancel", "stop", "pause", "resume")},
+        | {name: f"/jobs/{job.id}/{name}" for name in (*_PARTS, "cancel", "stop", "pause", "resume")}
+        | ({} if dashboard is None else {"ray": dashboard}),
     )
 
 
@@ -116,7 +119,7 @@ def _metric(task: Task) -> MetricView:
     return MetricView(name=name, title=metric.title, better="higher" if metric.higher_is_better else "lower")
 
 
-def _progress(job: Job, best: Scored | None, counts: Counts, message: str | None) -> Progress:
+def _progress(job: Job, best: Scored | None, counts: Counts) -> Progress:
     return Progress(
         planned=job.planned_trials,
         finished=counts.succeeded + counts.failed,
@@ -126,7 +129,7 @@ def _progress(job: Job, best: Scored | None, counts: Counts, message: str | None
         best_trial=best and best.number,
         best_score=best and best.score,
         best_metric=best and best.metric,
-        message=message,
+        message=job.message,
     )
 
 

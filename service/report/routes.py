@@ -29,7 +29,7 @@ def get_report(job_id: str, context: InContext) -> HTMLResponse:
     if job.best is None:
         raise Conflict(f"Job {job.id} is {job.state} and has no report; it has one once it succeeded.")
     page = report(
-        job_view(job, jobs.summaries_of([job])[job.id], None),
+        job_view(job, jobs.summaries_of([job])[job.id]),
         jobs.trials_of([job]).get(job.id, []),
         jobs.progress_of(job.id),
         models(context.database).get(job.model_id),

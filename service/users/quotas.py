@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, cast, func, select
 from sqlalchemy.orm import Session
 
-from service.database.tables import Dataset, Job, Model, User
+from service.database.tables import Checkpoint, Dataset, Job, Model, User
 from service.jobs.states import ENDS
 from service.problems import ServiceError
 
@@ -28,7 +28,7 @@ class Usage:
     Attributes:
         jobs: that have not ended, queued and paused ones among them.
         trials: that those jobs plan.
-        bytes: of models and data sets.
+        bytes: of models, of data sets and the arrays that they were turned into, and of checkpoints.
     """
 
     jobs: int
@@ -42,8 +42,14 @@ def usage(session: Session, user: str) -> Usage:
         Job.owner == user, Job.state.not_in(ENDS)
     )
     jobs, trials = session.execute(ongoing).one()
-    sizes = [select(func.coalesce(func.sum(table.size), 0)).where(table.owner == user) for table in (Model, Dataset)]
-    return Usage(jobs, int(trials), sum(int(session.scalars(size).one()) for size in sizes))
+    arrays = cast(Dataset.inspection["arrays_bytes"].as_string(), BigInteger)  # of data sets from before it was noted: none
+    sizes = (
+        select(func.sum(Model.size)).where(Model.owner == user),
+        select(func.sum(Dataset.size)).where(Dataset.owner == user),
+        select(func.sum(arrays)).where(Dataset.owner == user),
+        select(func.sum(Checkpoint.size)).join(Job, Job.id == Checkpoint.job_id).where(Job.owner == user),
+    )
+    return Usage(jobs, int(trials), sum(int(session.scalars(size).one() or 0) for size in sizes))
 
 
 def admit_job(session: Session, user: str, trials: int) -> None:
@@ -58,14 +64,19 @@ def admit_job(session: Session, user: str, trials: int) -> None:
             f"This job's {trials:,} trials are too many: your jobs that have not ended plan {used.trials:,} of "
             f"{limits.max_trials:,} allowed; lower limits.max_trials or wait."
         )
+    if limits.max_bytes is not None and used.bytes >= limits.max_bytes:  # what a job leaves is not known beforehand
+        raise QuotaUsedUp(
+            f"A job leaves files, and your models, data sets and checkpoints take {used.bytes:,} of {limits.max_bytes:,} bytes "
+            "allowed; delete some first."
+        )
 
 
 def admit_upload(session: Session, user: str, size: int) -> None:
-    """Raises ``QuotaUsedUp`` if a file of so many bytes is more than the user may keep."""
+    """Raises ``QuotaUsedUp`` if a file of so many bytes, with what is made of it, is more than the user may keep."""
     limits, used = _limits_and_usage(session, user)
     if limits.max_bytes is not None and used.bytes + size > limits.max_bytes:
         raise QuotaUsedUp(
-            f"This file's {size:,} bytes are too many: your models and data sets take {used.bytes:,} of "
+            f"This file's {size:,} bytes are too many: your models, data sets and checkpoints take {used.bytes:,} of "
             f"{limits.max_bytes:,} allowed; delete some first."
         )
 

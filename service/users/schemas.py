@@ -13,7 +13,10 @@ from service.users.quotas import Usage
 UserName = Annotated[str, StringConstraints(pattern=rf"^[a-z0-9][a-z0-9-]{{0,{USER_LENGTH - 1}}}$")]
 Jobs = Annotated[int | None, Field(ge=0, le=2**31 - 1, description="Jobs that have not ended, at most; null: no limit.")]
 Trials = Annotated[int | None, Field(ge=0, le=2**63 - 1, description="Trials that those jobs plan, at most; null: no limit.")]
-Bytes = Annotated[int | None, Field(ge=0, le=2**63 - 1, description="Of models and data sets, at most; null: no limit.")]
+Bytes = Annotated[
+    int | None,
+    Field(ge=0, le=2**63 - 1, description="Of models, data sets with their arrays, and checkpoints, at most; null: no limit."),
+]
 
 
 class QuotaChange(BaseModel):
@@ -35,7 +38,7 @@ class UsageView(BaseModel):
 
     jobs: int = Field(description="That have not ended.")
     trials: int = Field(description="That those jobs plan.")
-    bytes: int = Field(description="Of models and data sets.")
+    bytes: int = Field(description="Of models, data sets with the arrays that they were turned into, and checkpoints.")
 
 
 class UserView(BaseModel):

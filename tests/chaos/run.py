@@ -31,8 +31,8 @@ from typing import Any
 
 from pruners.errors import SecateurError
 from service.client import Client
-from service.client.progress import ENDED
 from service.heartbeat import LEASE_SECONDS
+from service.texts import ENDED
 from tests.digits import digits
 
 TARGETS = ("api", "job", "worker", "raylet", "head")

@@ -42,7 +42,7 @@ def client(data_dir: Path) -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def job(client: Client, files: tuple[Path, Path]) -> dict[str, Any]:
     """A finished NetAdapt job and its uploads' ids."""
-    from service.client.progress import watch
+    from service.client.display import watch
 
     model, data = client.upload_model(files[0]), client.upload_dataset(files[1])
     spec = {
@@ -76,7 +76,7 @@ def test_the_job_succeeds_within_its_budget(job: dict[str, Any], client: Client)
 
 def test_a_job_is_paused_resumed_and_stopped(job: dict[str, Any], client: Client) -> None:
     """Over the real Ray: no process of it is left while it is paused, and what it had found is kept."""
-    from service.client.progress import watch
+    from service.client.display import watch
 
     spec = {**job["request"], "name": "paused", "searcher": {"name": "random"}, "limits": {"max_trials": 400}}
     made = client.create_job(spec)
@@ -147,13 +147,15 @@ def _replaying(card: Path, files: tuple[Path, Path], folder: Path) -> list[str]:
     return [sys.executable, "-m", "service.cli", "replay", str(card), *options]
 
 
-def test_rays_dashboard_lists_the_job_and_the_trials_by_name(job: dict[str, Any], data_dir: Path) -> None:
+def test_rays_dashboard_lists_the_job_and_the_trials_by_name(job: dict[str, Any], client: Client, data_dir: Path) -> None:
     url = json.loads((data_dir / "ray.json").read_text())["jobs_url"]
     header = {"Authorization": f"Bearer {(data_dir / 'ray.token').read_text()}"}
     listed = httpx2.get(f"{url}/api/jobs/", headers=header).json()
     assert [entry["metadata"]["name"] for entry in listed if entry["submission_id"] == f"{job['id']}-1"] == ["digits-half"]
     actors = httpx2.get(f"{url}/logical/actors", headers=header).json()["data"]["actors"].values()
     assert "PruningTrial" in {actor["actorClass"] for actor in actors}
+    assert f"-m service.run_job {job['id']} --attempt 1 --name digits-half" in str(listed)
+    assert client.job(job["id"])["links"]["ray"] == f"{url}/#/jobs/{job['id']}-1"
     assert httpx2.get(f"{url}/api/jobs/").status_code == 401
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,15 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import searchers
 from pruners import (
     ActivationAPoZRankFilterPruner,
     FPGMPruner,
     L1FilterPruner,
     L2FilterPruner,
-    LevelPruner,
     ModelSpeedup,
-    SlimPruner,
 )
 from pruners.errors import InvalidInput
 from pruners.library.ranking import share
@@ -211,17 +207,3 @@ def test_masked_weights_stay_zero_through_the_users_training() -> None:
         assert {name: gone(made, name) for name in made.layers} == before
     with pytest.raises(InvalidInput, match=r"^epoch -1 must be 0 or more"):
         made.update_epoch(-1)
-
-
-def test_the_snippets_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "library.md").read_text()
-    snippets = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(snippets) >= 8
-    torch.manual_seed(0)
-    names: dict[str, object] = {"__name__": "snippets"}
-    for snippet in snippets:
-        exec(snippet, names)  # noqa: S102  (the document's own code)
-    documented = set(re.findall(r"\b\w+Pruner\b", "".join(snippets)))
-    assert {pruner.__name__ for pruner in [*BY_WEIGHT, *BY_DATA, SlimPruner, LevelPruner]} <= documented
-    assert {name for name in searchers.__all__ if name.endswith("Pruner")} <= documented

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from pruners import ADMMPruner, AGPPruner, LinearPruner, LotteryTicketPruner
 from pruners.errors import InvalidInput
 from pruners.schedules.base import ONE_SHOT
-from tests.pruners.training import EVERY, Net, data, masked, network, sgd, train
+from tests.pruners.training import EVERY, data, masked, network, sgd, train
 
 
 def agp_reference(initial: str, final: str, start: int, end: int, frequency: int, epoch: int) -> Fraction:
@@ -191,19 +190,3 @@ def test_the_snippets_of_nni_run() -> None:
         for _ in range(2):
             train(model, optimizer)
     assert masked(tickets, "fc") == 32
-
-
-def test_the_snippets_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[2] / "docs" / "pruners.md").read_text()
-    snippets = re.findall(r"^```python\n(.*?)^```", page.partition("## Schedules")[2], re.MULTILINE | re.DOTALL)
-
-    def new() -> tuple[Net, torch.optim.Optimizer]:
-        model = network()
-        return model, sgd(model)
-
-    names: dict[str, object] = {"torch": torch, "new": new, "train": train, "data": data()}
-    for snippet in snippets:
-        exec(snippet, names)  # noqa: S102  (the document's own code)
-    documented = set(re.findall(r"\b\w+Pruner\b", "".join(snippets)))
-    assert documented == {kind.__name__ for kind in (ADMMPruner, AGPPruner, LinearPruner, LotteryTicketPruner)}

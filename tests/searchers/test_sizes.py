@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from searchers.base import Asked, Done, Given, Outcome, Proposal, Record, Searcher, Told, Training, Wait, front, ranked, replay
-from searchers.guarantee import MOST_SIZES, PRECISION, RETREATS, Guaranteed
+from searchers.guarantee import MOST_SIZES, RETREATS, Guaranteed
 from searchers.sizes import EveryBudget, Sizes
 from searchers.space import Budget, SearchSpace, Widths
 from searchers.uniform import uniform_plan
@@ -71,7 +71,9 @@ def test_the_smallest_network_that_keeps_the_metric_is_found_and_a_safe_one_is_o
     costs = [OF.cost(proposal.widths) for proposal in ladder]
     assert costs == sorted(costs, reverse=True)
     assert all(drop(proposal.widths) <= most for proposal in ladder)
-    assert costs[-1] <= PRECISION * smallest_uniform(most)
+    assert costs[-1] <= 1.2 * smallest_uniform(most), (
+        "as near as it says, but for plans of few channels that drop by less again"
+    )
     assert costs[0] >= 0.85 * DENSE
     assert len(proposals) <= search.planned_trials
 

@@ -13,7 +13,7 @@ from service.app import create_app
 from service.context import Context
 from service.database import Database
 from service.database.migrate import upgrade
-from service.store import Store
+from service.store import FolderStore
 from tests.postgres import Postgres, postgres
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, a_job, make_settings
 
@@ -94,8 +94,8 @@ def _migrate(url: str) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
 
 
 @pytest.fixture

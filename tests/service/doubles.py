@@ -161,6 +161,7 @@ class FakeRay:
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
+        self.dashboard = "http://ray.test"
         self.data_dir: Path | None = None  # where it keeps its jobs' folders
         self.statuses: dict[str, str] = {}
         self.submitted: dict[str, Mapping[str, Any]] = {}

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from service.cli import app
 from service.client import Client
 from service.context import Context
-from service.database.tables import ApiKey
+from service.database.tables import ApiKey, Checkpoint
 from service.limits import RateLimits
 from service.problems import TooManyRequests
 from service.scopes import Scope
@@ -230,10 +230,10 @@ def test_quotas_hold_under_concurrency_and_are_named(api: TestClient, introduce:
     api.patch("/users/alice", json={"max_trials": None})
     assert alice("POST", "/jobs", json=spec).status_code == 202
     used = alice("GET", "/me").json()["usage"]
-    assert (used["jobs"], used["bytes"]) == (4, len(b"model" + b"data"))
+    assert (used["jobs"], used["bytes"]) == (4, len(b"model" + b"data" + b"arrays of data"))
     api.patch("/users/alice", json={"max_bytes": used["bytes"] + 3})
     refused = alice("POST", "/models", content=b"four")
-    assert (refused.status_code, "take 9 of 12 allowed" in refused.json()["detail"]) == (403, True)
+    assert (refused.status_code, "take 23 of 26 allowed" in refused.json()["detail"]) == (403, True)
     announced = {"kind": "model", "size": 4, "sha256": hashlib.sha256(b"four").hexdigest()}
     assert alice("POST", "/uploads", json=announced).json()["detail"] == refused.json()["detail"]
     assert alice("POST", "/models", content=b"one").status_code == 201
@@ -244,6 +244,25 @@ def test_quotas_hold_under_concurrency_and_are_named(api: TestClient, introduce:
     (one,) = (model for model in alice("GET", "/models").json()["items"] if model["id"] != job["model"])
     assert [alice("DELETE", f"/models/{one['id']}").status_code for _ in range(2)] == [204, 404]
     assert alice("POST", "/models", content=b"two").status_code == 201, "there is room again"
+
+
+def test_what_jobs_leave_counts_too(api: TestClient, context: Context, introduce: Introduce) -> None:
+    alice = introduce("alice")
+    job = submitted(alice)
+    before = alice("GET", "/me").json()["usage"]["bytes"]
+    with context.database.write() as session:
+        session.add(Checkpoint(job_id=job["id"], trial=0, format="pt2", sha256="a" * 64, size=1000))
+    used = alice("GET", "/me").json()["usage"]["bytes"]
+    assert used == before + 1000
+    api.patch("/users/alice", json={"max_bytes": used})
+    spec = {"model": job["model"], "dataset": job["dataset"], "budget": {"ratio": 0.5}}
+    refused = alice("POST", "/jobs", json=spec)
+    assert (refused.status_code, refused.json()["title"]) == (403, "Quota used up")
+    assert refused.json()["detail"].startswith(
+        f"A job leaves files, and your models, data sets and checkpoints take {used:,} of"
+    )
+    api.patch("/users/alice", json={"max_bytes": used + 1})
+    assert alice("POST", "/jobs", json=spec).status_code == 202
 
 
 @SQLITE

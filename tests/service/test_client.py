@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from pruners.errors import InvalidInput, JobFailed, SecateurError
-from service.client import Client, RequestRefused, ServerUnreachable, progress
+from service.client import Client, RequestRefused, ServerUnreachable, display, progress
 from service.client.export import export_model
 from service.client.job import Job
 from tests.service.fake_server import CHECKPOINT, TOKEN, FakeServer, job_json, running
@@ -261,15 +261,15 @@ def test_watching_outlives_a_restart_of_the_server(
     client: Client, server: FakeServer, waits: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.polls = deque([job_json("running", 1), job_json("succeeded", 10)])
-    answer, lost = client.job, [ServerUnreachable("gone")] * 10
+    answer, lost = client._connection.json, [ServerUnreachable("gone")] * 10
 
-    def job(job_id: str) -> dict[str, object]:
+    async def json(method: str, path: str) -> object:
         if len(server.polls) == 1 and lost:
             raise lost.pop()
-        return answer(job_id)
+        return await answer(method, path)
 
-    client.job = job  # type: ignore[method-assign]
-    assert progress.watch(client, "job-1")["state"] == "succeeded"
+    client._connection.json = json  # type: ignore[method-assign, assignment]
+    assert display.watch(client, "job-1")["state"] == "succeeded"
     assert not lost
     assert "1/10 trials" in capsys.readouterr().out
 
@@ -278,7 +278,7 @@ def test_on_a_terminal_progress_is_a_bar(client: Client, server: FakeServer, mon
     monkeypatch.setattr(progress, "POLL_SECONDS", 0)
     server.polls = deque([job_json("running", 3), job_json("succeeded", 10)])
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, markup=False, highlight=False)
-    assert progress.watch(client, "job-1", console)["state"] == "succeeded"
+    assert display.watch(client, "job-1", console)["state"] == "succeeded"
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "digits [half] (job-1), macs ≤ 50 %" in shown
     assert "10/10 trials" in shown

@@ -26,7 +26,7 @@ from service.jobs.repository import JobRepository, Once
 from service.jobs.states import locked
 from service.jobs.views import job_view
 from service.problems import StorageFull
-from service.store import Store
+from service.store import FolderStore
 from tests.postgres import Postgres
 from tests.service.doubles import a_job
 from workers.log import Worker
@@ -79,11 +79,11 @@ def old(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> Iterator[D
     database.close()
 
 
-def test_a_database_of_an_earlier_version_is_upgraded_and_goes_on(old: Database, store: Store) -> None:
+def test_a_database_of_an_earlier_version_is_upgraded_and_goes_on(old: Database, store: FolderStore) -> None:
     upgrade(old)
     jobs = JobRepository(old)
     by_name = {job.name: job for job in jobs.page(10, None)[0]}
-    views = {name: job_view(job, jobs.summaries_of([job])[job.id], None) for name, job in by_name.items()}
+    views = {name: job_view(job, jobs.summaries_of([job])[job.id]) for name, job in by_name.items()}
     assert [views[f"job {number}"].state for number in (1, 2, 3, 4)] == ["succeeded", "running", "queued", "failed"]
     best = views["job 1"].best
     assert best is not None

@@ -322,11 +322,10 @@ def test_the_local_jobs_find_the_same_data_and_no_secret(tmp_path: Path) -> None
     assert ray.environment() == {
         "SECATEUR_DATA_DIR": str(tmp_path),
         "SECATEUR_STORE": str(tmp_path / "store"),
-        "SECATEUR_MAX_RUNNING_JOBS": "1",
         "SECATEUR_DATABASE_URL": f"sqlite:///{tmp_path / 'secateur.db'}",
     }
     _, _, job = a_job(id="job-1", attempt=3)
-    assert shlex.split(ray.command(job)) == [sys.executable, "-m", "service.run_job", "job-1", "--attempt", "3"]
+    assert ray.command(job) == f"{shlex.quote(sys.executable)} -m service.run_job job-1 --attempt 3 --name half"
     with_password = make_settings(tmp_path, database_url="postgresql+psycopg://user:secret@host/db")
     assert "secret" not in str(LocalRay(with_password).environment())
 
@@ -335,7 +334,21 @@ def test_a_remote_cluster_uses_its_own_python_and_settings() -> None:
     ray = RemoteRay("http://head:8265", None)
     _, _, job = a_job(id="job-1", attempt=1)
     assert ray.environment() == {}
-    assert ray.command(job) == "python -m service.run_job job-1 --attempt 1"
+    assert ray.command(job) == "python -m service.run_job job-1 --attempt 1 --name half"
+    job.name = "it's; rm -rf /"
+    assert shlex.split(ray.command(job))[-2:] == ["--name", "it's; rm -rf /"]
+
+
+def test_a_job_leads_to_its_page_in_rays_dashboard_once_it_has_one(database: Database) -> None:
+    _, _, waiting = a_job(id="job-1", attempt=0)
+    _, _, begun = a_job(id="job-1", attempt=2)
+    for ray, url in (
+        (RemoteRay("http://head:8265", None), "http://head:8265/#/jobs/job-1-2"),
+        (RemoteRay("http://head:8265", None, "https://ray.example.org"), "https://ray.example.org/#/jobs/job-1-2"),
+    ):
+        dispatcher = Dispatcher(database, ray, 1)
+        assert dispatcher.dashboard(begun) == url
+        assert dispatcher.dashboard(waiting) is None
 
 
 @pytest.mark.parametrize("live", [True, False])

@@ -108,6 +108,13 @@ def test_streams_tell_what_happens_and_end_with_the_service(tmp_path: Path, data
         for some in lines:
             states = (json.loads(line[6:])["data"]["state"] for line in some if line.startswith("data: "))
             assert next(state for state in states if state != "starting") in ("pausing", "paused")
+        key = client.post("/keys", json={"user": "carol", "scope": "admin"}).json()
+        theirs = {**wanted, "Authorization": f"Bearer {key['key']}"}
+        with client.stream("GET", f"/jobs/{job}/events", headers=theirs) as stream:
+            heard = stream.iter_lines()
+            next(line for line in heard if line.startswith("data: "))
+            client.delete(f"/keys/{key['id']}")
+            list(heard)  # ends, though the job does not, and the other streams go on
         process.send_signal(signal.SIGTERM)
         for some in lines:
             list(some)  # ends, and by itself: a connection that was cut would raise

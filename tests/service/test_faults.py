@@ -19,7 +19,7 @@ from service.dispatcher import Dispatcher
 from service.jobs.repository import JobRepository, Once
 from service.jobs.states import ENDS, MOVES, State
 from service.run_job import attempt
-from service.store import Store
+from service.store import FolderStore
 from tests.postgres import Postgres
 from tests.service.doubles import DATA, MODEL, FakeRay, a_job
 from tests.service.test_log import BEST, DENSE
@@ -59,7 +59,7 @@ class World:
     """A service with one job, whose processes run here and now."""
 
     database: Fatal
-    store: Store
+    store: FolderStore
     folder: Path
     control: str
     ray: FakeRay = field(default_factory=FakeRay)
@@ -151,7 +151,7 @@ def test_whoever_dies_at_whichever_commit(control: str, tmp_path: Path, migrated
         folder = tmp_path / f"{at} {committed}"
         folder.mkdir()
         shutil.copy(migrated, folder / "x.db")
-        world = World(Fatal(f"sqlite:///{folder / 'x.db'}", at, committed), Store(folder / "store"), folder, control)
+        world = World(Fatal(f"sqlite:///{folder / 'x.db'}", at, committed), FolderStore(folder / "store"), folder, control)
         world.live()
         return world
 
@@ -162,7 +162,7 @@ def test_whoever_dies_at_whichever_commit_of_postgresql(tmp_path: Path, postgres
     def play(at: int | None, committed: bool) -> World:
         folder = tmp_path / f"{at} {committed}"
         url = postgresql.url(postgresql.database(template="migrated"))
-        world = World(Fatal(url, at, committed), Store(folder / "store"), folder, "")
+        world = World(Fatal(url, at, committed), FolderStore(folder / "store"), folder, "")
         world.live()
         return world
 

@@ -19,7 +19,7 @@ from service.jobs.log import DatabaseLog, NotWanted
 from service.jobs.repository import MOST_LOSSES, JobRepository
 from service.jobs.states import ENDS, LIVE, MOVES, State
 from service.problems import Conflict
-from service.store import Store
+from service.store import FolderStore
 from tests.service.doubles import a_job
 from tests.service.test_log import BEST, DENSE, plan
 from workers.log import Finished
@@ -34,7 +34,7 @@ def machine(migrated: Path) -> type[RuleBasedStateMachine]:
             self.folder = TemporaryDirectory()
             path = Path(self.folder.name) / "x.db"
             shutil.copy(migrated, path)
-            self.database, self.store = Database(f"sqlite:///{path}"), Store(Path(self.folder.name) / "store")
+            self.database, self.store = Database(f"sqlite:///{path}"), FolderStore(Path(self.folder.name) / "store")
             self.jobs = JobRepository(self.database)
             model, dataset, job = a_job()
             with self.database.write() as session:

@@ -26,7 +26,7 @@ from service.jobs.log import DatabaseLog, NotWanted, patiently
 from service.jobs.repository import JobRepository
 from service.jobs.states import State, locked, move
 from service.jobs.views import trial_view
-from service.store import Store
+from service.store import FolderStore
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 from workers.card import Card
 from workers.log import Artefact, Finished, JobLog, Measurement, Plan, Worker
@@ -52,7 +52,7 @@ def started(database: Database, job_id: str) -> int:
 
 
 @pytest.fixture
-def log(database: Database, store: Store, queued: str) -> DatabaseLog:
+def log(database: Database, store: FolderStore, queued: str) -> DatabaseLog:
     log = DatabaseLog(database, store, queued, started(database, queued))
     log.running(20)
     return log
@@ -80,7 +80,7 @@ def test_the_record_keeps_the_order_of_asks_and_tells(log: DatabaseLog, seed: in
     assert list(log.record()) == expected  # floats too: replay compares for equality
 
 
-def test_another_process_reads_the_same_record(log: DatabaseLog, database: Database, store: Store, queued: str) -> None:
+def test_another_process_reads_the_same_record(log: DatabaseLog, database: Database, store: FolderStore, queued: str) -> None:
     log.asked(Proposal(0, (3, 4), "first"), plan())
     assert list(DatabaseLog(database, store, queued, 2).record()) == [Asked(Proposal(0, (3, 4), "first"))]
 
@@ -115,7 +115,7 @@ def test_a_process_that_is_not_wanted_changes_nothing(
 
 
 def test_an_attempt_belongs_to_the_process_that_claimed_it(
-    log: DatabaseLog, database: Database, store: Store, queued: str
+    log: DatabaseLog, database: Database, store: FolderStore, queued: str
 ) -> None:
     """A head that died may have started a process for an attempt that was then submitted again to its successor."""
     log.claim("here", 1)
@@ -149,7 +149,7 @@ class Flaky(Database):
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_write_whose_connection_is_lost_is_made_once(
-    database_url: str, database: Database, store: Store, queued: str, committed: bool, monkeypatch: pytest.MonkeyPatch
+    database_url: str, database: Database, store: FolderStore, queued: str, committed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.jobs.log.time.sleep", lambda _: None)
     number = started(database, queued)
@@ -200,7 +200,7 @@ def test_a_pausing_job_hears_what_is_finished_and_no_more(log: DatabaseLog, data
 
 
 def test_the_time_of_earlier_attempts_is_that_in_which_they_worked(
-    log: DatabaseLog, database: Database, store: Store, queued: str
+    log: DatabaseLog, database: Database, store: FolderStore, queued: str
 ) -> None:
     jobs = JobRepository(database)
     for number, (began, seen) in enumerate([(0, 100), (1000, 1040)], start=1):
@@ -309,6 +309,15 @@ def test_progress_while_running(finished: Ended) -> None:
     }
     assert job["counts"] == {"pending": 0, "running": 1, "succeeded": 4, "failed": 0}
     assert [point["trial"] for point in job["pareto"]] == [2, 1, 0]  # 3 costs more than 2 and scores less
+
+
+def test_a_job_knows_how_many_share_its_cluster(finished: Ended) -> None:
+    assert finished.log.jobs() == 1
+    _, other = finished.another('{"budget": {"ratio": 0.5}}')
+    assert finished.log.jobs() == other.jobs() == 2
+    other.failed("It is of no use.")
+    finished.client.post("/jobs", files={"model": b"model", "data": b"data"}, data={"job": '{"budget": {"ratio": 0.5}}'})
+    assert finished.log.jobs() == 1, "nor does one count that waits"
 
 
 def test_a_job_shows_what_it_said_last(finished: Ended) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -60,3 +64,17 @@ def test_from_elsewhere_a_key_is_needed(api: TestClient) -> None:
     assert api.get("/metrics").status_code == 401
     here = TestClient(api.app, client=("127.0.0.1", 50000))
     assert here.get("/metrics").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_grafana_shows_metrics_that_there_are(api: TestClient, kind: str) -> None:
+    board = json.loads((Path(__file__).parents[2] / "deploy" / "monitoring" / "grafana.json").read_text())
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    there = set(re.findall(r"^# TYPE (\w+)", api.get("/metrics").text, re.MULTILINE))
+    ours = {re.sub("_(bucket|count|sum)$", "", name) for name in re.findall(r"\b(?:secateur|process)_\w+", asked)}
+    assert ours - there == set()
+    assert {name for name in there if name.startswith("secateur_") and not name.endswith("_created")} - ours == set()
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    for panel in panels:
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24

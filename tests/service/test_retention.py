@@ -22,7 +22,7 @@ from service.context import Context
 from service.database.tables import AuditEntry, IdempotencyKey
 from service.retention import collect
 from service.settings import Settings
-from service.store import Damaged, Store
+from service.store import Damaged, FolderStore
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 from tests.service.test_log import finished as finished  # noqa: PLC0414 - a fixture
 from tests.service.test_log import succeed
@@ -78,7 +78,7 @@ def test_old_keys_and_entries_are_forgotten(api: TestClient, context: Context, j
     assert api.get("/jobs").json()["items"][1]["id"] == made[1]
 
 
-def test_a_file_that_is_stored_again_while_it_is_deleted_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_stored_again_while_it_is_deleted_stays(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     path = aged(store.path(store.put([b"again"]).sha256), 48)
     replace = os.replace
 
@@ -122,7 +122,7 @@ def test_a_damaged_store_is_not_backed_up_and_leaves_the_last_backup(tmp_path: P
     file.write_bytes(b"the last one")
     with served(settings) as client:
         sha256 = client.post("/models", content=b"model").json()["sha256"]
-        Store(settings.store_dir).path(sha256).write_bytes(b"rotten")
+        FolderStore(Path(settings.store_at)).path(sha256).write_bytes(b"rotten")
         with pytest.raises(Damaged, match=sha256):
             backup(settings, file)
     assert file.read_bytes() == b"the last one"

@@ -18,7 +18,7 @@ from service.database import Database, DatabaseAway
 from service.jobs.repository import JobRepository
 from service.jobs.states import State
 from service.run_job import attempt
-from service.store import Store
+from service.store import FolderStore, StoreAway
 from tests.service.doubles import DATA, MODEL
 from workers.log import Artefact, Finished, JobLog, Measurement, Plan
 from workers.spec import JobSpec
@@ -27,7 +27,7 @@ FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=
 
 
 @pytest.fixture
-def jobs(database: Database, store: Store, queued: str) -> JobRepository:
+def jobs(database: Database, store: FolderStore, queued: str) -> JobRepository:
     store.put([MODEL])
     store.put([DATA])
     jobs = JobRepository(database)
@@ -39,17 +39,24 @@ def not_left() -> None:
     pytest.fail("the process was ended")
 
 
-def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path) -> None:
+def finish(workdir: Path, log: JobLog) -> None:
+    """One trial, and its network."""
+    log.asked(Proposal(0, (1,)), Plan({}, {}, macs=1, params=1, size_bytes=1))
+    log.finishing()
+    (workdir / "net").write_bytes(b"net")
+    log.succeeded(FIGURES, [Finished(0, FIGURES, [Artefact("pt2", workdir / "net")])])
+
+
+def test_a_job_that_works_succeeds(
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
+) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         assert spec.budget.ratio == 0.5
         assert (model.read_bytes(), data.read_bytes()) == (MODEL, DATA)
         assert list(workdir.iterdir()) == []
         networks.mkdir()
         log.running(3)
-        (workdir / "net").write_bytes(b"net")
-        log.asked(Proposal(0, (1,)), Plan({}, {}, macs=1, params=1, size_bytes=1))
-        log.finishing()
-        log.succeeded(FIGURES, [Finished(0, FIGURES, [Artefact("pt2", workdir / "net")])])
+        finish(workdir, log)
 
     assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0
     assert jobs.get(queued).state == State.SUCCEEDED
@@ -71,7 +78,7 @@ def test_a_job_that_works_succeeds(database: Database, store: Store, jobs: JobRe
     ],
 )
 def test_a_job_that_fails_says_why(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, error: Exception, reason: str
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, error: Exception, reason: str
 ) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
@@ -83,7 +90,7 @@ def test_a_job_that_fails_says_why(
 
 
 def test_a_process_whose_job_was_cancelled_leaves_it_so(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
@@ -95,7 +102,7 @@ def test_a_process_whose_job_was_cancelled_leaves_it_so(
 
 
 def test_an_attempt_that_was_replaced_does_no_work(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
@@ -109,7 +116,7 @@ def test_an_attempt_that_was_replaced_does_no_work(
 
 
 def test_a_process_leaves_when_its_job_does_not_want_it(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.heartbeat.LOOK_SECONDS", 0.001)
     left = Event()
@@ -123,7 +130,7 @@ def test_a_process_leaves_when_its_job_does_not_want_it(
 
 
 def test_the_lease_is_kept_while_nothing_is_written(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.heartbeat.LOOK_SECONDS", 0.001)
     monkeypatch.setattr("service.heartbeat.BEAT_SECONDS", 0.0)
@@ -138,7 +145,7 @@ def test_the_lease_is_kept_while_nothing_is_written(
 
 
 def test_what_a_killed_attempt_left_is_cleared_away(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "jobs" / queued
     (folder / "attempt-1").mkdir(parents=True)
@@ -153,7 +160,7 @@ def test_what_a_killed_attempt_left_is_cleared_away(
 
 @pytest.mark.parametrize("harm", ["changed", "gone"])
 def test_a_job_whose_file_is_damaged_says_so(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, harm: str
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, harm: str
 ) -> None:
     path = store.path(sha256(DATA).hexdigest())
     path.write_bytes(b"other bytes") if harm == "changed" else path.unlink()
@@ -161,7 +168,9 @@ def test_a_job_whose_file_is_damaged_says_so(
     assert "upload it again" in (jobs.get(queued).reason or "")
 
 
-def test_a_full_disk_is_the_reason(database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_the_reason(
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
+) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
         raise OSError(errno.ENOSPC, "No space left on device", str(workdir))
@@ -175,7 +184,7 @@ def test_a_full_disk_is_the_reason(database: Database, store: Store, jobs: JobRe
 
 
 def test_a_database_that_is_away_for_too_long_does_not_fail_the_job(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
@@ -186,7 +195,7 @@ def test_a_database_that_is_away_for_too_long_does_not_fail_the_job(
 
 
 def test_a_process_begins_though_its_database_is_away_for_a_moment(
-    database: Database, store: Store, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.jobs.log._FIRST_WAIT", 0.001)
     left = [True, False, True, True]
@@ -203,3 +212,44 @@ def test_a_process_begins_though_its_database_is_away_for_a_moment(
     began = []
     attempt(queued, 1, database, store, tmp_path, lambda *_: began.append(1), not_left)
     assert began == [1]
+
+
+@pytest.mark.parametrize("call", ["verified", "put_file"])
+def test_a_job_waits_for_a_store_that_is_away_for_a_moment(
+    database: Database,
+    store: FolderStore,
+    jobs: JobRepository,
+    queued: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    monkeypatch.setattr("service.jobs.log._FIRST_WAIT", 0.001)
+    away, ask = [1, 2, 3], getattr(store, call)
+
+    def flaky(argument: object) -> object:
+        if away:
+            away.pop()
+            raise StoreAway("gone")
+        return ask(argument)
+
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
+        log.running(3)
+        finish(workdir, log)
+
+    monkeypatch.setattr(store, call, flaky)
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0
+    assert away == []
+    assert jobs.get(queued).state == State.SUCCEEDED
+
+
+def test_a_store_that_is_away_for_too_long_does_not_fail_the_job(
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: str) -> Path:
+        raise StoreAway("gone for an hour")
+
+    monkeypatch.setattr("service.jobs.log.OUTAGE_SECONDS", 0)
+    monkeypatch.setattr(store, "verified", gone)
+    assert attempt(queued, 1, database, store, tmp_path, lambda *_: pytest.fail("it began"), not_left) == 1
+    assert jobs.get(queued).state == State.STARTING, "until its dispatcher begins another attempt"

@@ -17,6 +17,10 @@ from service.settings import Settings
         ("PORT", "70000", "SECATEUR_PORT '70000' should be less than 65536."),
         ("MAX_RUNNING_JOBS", "0", "SECATEUR_MAX_RUNNING_JOBS '0' should be greater than or equal to 1."),
         ("RAY_ADDRESS", "ray://head:10001", "give the dashboard's address, such as http://head:8265."),
+        ("RAY_DASHBOARD", "head:8265", "give the dashboard's address, such as http://head:8265."),
+        ("STORE", "gs://bucket", "give a folder, or s3://BUCKET or s3://BUCKET/PREFIX."),
+        ("STORE", "s3://Bucket", "give a folder, or s3://BUCKET or s3://BUCKET/PREFIX."),
+        ("STORE", "s3://bucket/../other", "give a folder, or s3://BUCKET or s3://BUCKET/PREFIX."),
         ("TOKEN", "  ", "a blank token would let everybody in"),
     ],
 )
@@ -49,4 +53,4 @@ def test_other_addresses_need_a_chosen_token(host: str) -> None:
 def test_paths_are_absolute_since_jobs_start_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings.load(data_dir="here", store="there")
-    assert (settings.data_dir, settings.store_dir) == (tmp_path / "here", tmp_path / "there")
+    assert (settings.data_dir, settings.store_at) == (tmp_path / "here", str(tmp_path / "there"))

@@ -130,7 +130,7 @@ def test_too_much_is_refused_before_a_byte_is_sent(api: TestClient) -> None:
 
 
 def test_a_disk_without_room_is_known_before_a_byte_is_sent(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("service.store.base.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     assert begin(api).status_code == 507
     assert api.post("/models", content=CONTENT).status_code == 507
 

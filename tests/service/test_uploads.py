@@ -130,7 +130,7 @@ def test_a_full_disk_refuses_an_upload_and_keeps_nothing_of_it(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.store.os.fsync", full)
+        patch.setattr("service.store.base.os.fsync", full)
         refused = api.post("/models", content=b"model")
     assert (refused.status_code, refused.json()["title"]) == (507, "Storage full")
     assert refused.json()["detail"] == "The store's disk is full; free some space and try again."

@@ -26,6 +26,7 @@ class ListLog:
     earlier_seconds: float = 0.0
     losses: list[tuple[int, str]] = field(default_factory=list)
     stop: bool = False
+    at_once: int = 1
     measured: Sequence[float] | None = None
     limit: int | None = None
     trial: int | None = None
@@ -54,6 +55,9 @@ class ListLog:
 
     def timed(self, times: Sequence[float], limit: int, given: Mapping[int, int]) -> None:
         self.measured, self.limit = times, limit
+
+    def jobs(self) -> int:
+        return self.at_once
 
     def running(self, planned_trials: int) -> None:
         self.phases.append("running")

@@ -147,8 +147,8 @@ def test_trials_say_so_where_a_worker_has_no_gpu(tmp_path: Path) -> None:
     made = evaluator(tmp_path)
     spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, "resources": {"gpus": 0.5}})
     trial = PruningTrial.__new__(PruningTrial)
-    config = {"widths": half(made), "training": None, "race": None, "parent": None}
-    trial.setup(config, tmp_path / "model.pt2", splits(), spec, made.found)
+    config = {"proposal": 0, "widths": half(made), "training": None, "race": None, "parent": None}
+    trial.setup(config, np.fromfile(tmp_path / "model.pt2", np.uint8), splits(), spec, made.found)
     result = trial.step()
     assert result["score"] is None
     assert result["done"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -195,18 +194,3 @@ def test_what_is_more_than_allowed_is_not_unpacked(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"takes 1,680 bytes once it is unpacked, more than the 1,000"):
         convert(npz(tmp_path / "d.npz"), tmp_path / "arrays", 1000)
     assert not (tmp_path / "arrays").exists()
-
-
-def test_the_snippets_of_the_documentation_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    snippets = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    names: dict[str, object] = {"__name__": "snippets"}
-    for snippet in snippets:
-        exec(snippet, names)  # noqa: S102  (the document's own code)
-    said = "{'train': 80, 'val': 0, 'test': 20} [3, 32, 32] 10 "
-    assert [line[: line.index("[3") + len("[3, 32, 32] 10 ")] for line in capsys.readouterr().out.splitlines()] == [
-        f"{kind} {said}" for kind in ("npz", "parquet", "tar")
-    ]

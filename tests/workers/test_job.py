@@ -21,7 +21,7 @@ from pruners.graph.program import read_program
 from searchers.base import Asked, Told
 from tests.digits import digits
 from tests.workers.logs import ListLog
-from workers import arrays
+from workers import arrays, share
 from workers.data import load as load_data
 from workers.evaluator import Evaluator
 from workers.job import run_job
@@ -91,9 +91,9 @@ def test_a_second_attempt_ends_as_the_first_would_have(files: tuple[Path, Path],
     asked = spec(searcher={"name": "netadapt"}, recovery={"short_steps": 2}, limits={"max_trials": 20})
     whole = ListLog()
     run_job(asked, *files, folders[0], folders[0] / "networks", whole)
-    resumed = ListLog(entries=whole.entries[: len(whole.entries) * 2 // 3])
     # Networks have to be made again, and another job has one of the two cores.
-    run_job(asked, *files, folders[1], folders[1] / "networks", resumed, jobs=2)
+    resumed = ListLog(entries=whole.entries[: len(whole.entries) * 2 // 3], at_once=2)
+    run_job(asked, *files, folders[1], folders[1] / "networks", resumed)
     assert len({worker.pid for worker in resumed.workers if worker is not None}) == 1
     proposals = [entry.proposal for entry in whole.entries if isinstance(entry, Asked)]
     assert len({proposal.parent for proposal in proposals}) > 2
@@ -242,6 +242,25 @@ class Killing(ListLog):
         if len(self.workers) >= 2 and not self.losses and (worker := self.workers[0]) is not None:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_job_makes_room_for_another_and_takes_it_back(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is there from the tenth to the twentieth of thirty trials; each trial sees who is there."""
+    monkeypatch.setattr(share, "_SECONDS", 0)
+
+    class Shared(ListLog):
+        def jobs(self) -> int:
+            return 2 if 10 <= len(self.workers) < 20 else 1
+
+    log = Shared()
+    run_job(spec(searcher={"name": "random"}, limits={"max_trials": 30}), *files, tmp_path, tmp_path / "networks", log)
+    processes = [worker.pid for worker in log.workers if worker is not None]
+    assert len(set(processes[:10])) == 2
+    assert len(set(processes[12:20])) == 1, "one process ended, whichever the trials were that still ran then"
+    assert len(set(processes[20:])) == 2
 
 
 @pytest.mark.usefixtures("cluster")

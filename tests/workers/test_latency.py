@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 from torch import Tensor, nn
@@ -122,7 +123,7 @@ def test_the_best_plan_that_keeps_the_budget_when_it_is_timed_wins(
     latency_cost(module, traced(module), asked, record)
     monkeypatch.setattr(latency, "on_a_worker", measured)
     evaluator = Evaluator(files[0], load(files[1], 0), asked)
-    in_time = InTime(asked, files[0], evaluator, log)
+    in_time = InTime(asked, np.fromfile(files[0], np.uint8), evaluator, log)
     dense = tuple(group.width for group in evaluator.coupling.prunable)
     winner, (whole, own) = in_time.best([Proposal(number, dense) for number in range(12)])
     assert (winner.id, whole.median_ms, own.median_ms) == (9, 10.0, 4.9)

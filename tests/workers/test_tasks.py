@@ -239,9 +239,12 @@ def test_a_custom_task_is_reported_and_trained_by_its_code(tmp_path: Path, with_
         ("def metric(outputs, labels):\n    return 'many'", "task.code failed with ValueError: could not convert"),
         ("def metric(outputs, labels):\n    return float('nan')", "The custom score is not finite."),
         ("raise RuntimeError('no')\ndef metric(outputs, labels):\n    return 1", "task.code failed with RuntimeError: no."),
+        ("def metric(outputs, labels):\n    while True: pass", "task.code took more than 0.2 s for one call."),
     ],
 )
-def test_code_that_fails_says_so(tmp_path: Path, code: str, sentence: str) -> None:
+def test_code_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, sentence: str) -> None:
+    if "while" in code:
+        monkeypatch.setattr("workers.objective.CALL_SECONDS", 0.2)
     path = export_model(
         nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2)), torch.zeros(2, 1, 8, 8), tmp_path / "m"
     )

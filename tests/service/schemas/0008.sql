@@ -70,6 +70,15 @@ CREATE TABLE "datasets" (
 	CONSTRAINT uq_datasets_owner UNIQUE (owner, sha256)
 );
 INSERT INTO "datasets" VALUES('dataset-1','bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb',3,'digits','{"classes": 10}','2026-09-01 10:00:01.000000','admin');
+CREATE TABLE deliveries (
+	event_id INTEGER NOT NULL, 
+	job_id VARCHAR(40) NOT NULL, 
+	due_at DATETIME NOT NULL, 
+	tries INTEGER NOT NULL, 
+	PRIMARY KEY (event_id), 
+	FOREIGN KEY(event_id) REFERENCES events (id), 
+	FOREIGN KEY(job_id) REFERENCES jobs (id)
+);
 CREATE TABLE events (
 	id INTEGER NOT NULL, 
 	job_id VARCHAR(40) NOT NULL, 
@@ -100,7 +109,7 @@ CREATE TABLE "jobs" (
 	model_id VARCHAR(40) NOT NULL, 
 	dataset_id VARCHAR(40) NOT NULL, 
 	spec JSON NOT NULL, 
-	budget_limit BIGINT, 
+	budget_limit BIGINT NOT NULL, 
 	planned_trials BIGINT NOT NULL, 
 	state VARCHAR(20) NOT NULL, 
 	reason TEXT, 
@@ -114,17 +123,16 @@ CREATE TABLE "jobs" (
 	losses INTEGER DEFAULT '0' NOT NULL, 
 	stop_asked BOOLEAN DEFAULT 0 NOT NULL, 
 	scoring INTEGER DEFAULT '1' NOT NULL, 
-	owner VARCHAR(40) DEFAULT 'admin' NOT NULL, 
-	times JSON, 
+	owner VARCHAR(40) DEFAULT 'admin' NOT NULL, message TEXT, webhook JSON, 
 	PRIMARY KEY (id), 
 	CONSTRAINT fk_jobs_owner FOREIGN KEY(owner) REFERENCES users (name), 
-	FOREIGN KEY(model_id) REFERENCES models (id), 
-	FOREIGN KEY(dataset_id) REFERENCES datasets (id)
+	FOREIGN KEY(dataset_id) REFERENCES datasets (id), 
+	FOREIGN KEY(model_id) REFERENCES models (id)
 );
-INSERT INTO "jobs" VALUES('job-1','job 1','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'succeeded',NULL,1,2,'{"trial": null, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','{"trial": 0, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','2026-09-01 10:00:02.000000','2026-09-01 10:00:09.000000','2026-09-01 11:00:00.000000',0,0,1,'admin',NULL);
-INSERT INTO "jobs" VALUES('job-2','job 2','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'running',NULL,1,3,NULL,NULL,'2026-09-02 10:00:02.000000','2026-09-02 10:00:09.000000',NULL,0,0,1,'admin',NULL);
-INSERT INTO "jobs" VALUES('job-3','job 3','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'queued',NULL,0,0,NULL,NULL,'2026-09-03 10:00:02.000000',NULL,NULL,0,0,1,'admin',NULL);
-INSERT INTO "jobs" VALUES('job-4','job 4','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'failed','The data are of no use.',1,0,NULL,NULL,'2026-09-04 10:00:02.000000','2026-09-04 10:00:09.000000','2026-09-04 11:00:00.000000',0,0,1,'admin',NULL);
+INSERT INTO "jobs" VALUES('job-1','job 1','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'succeeded',NULL,1,2,'{"trial": null, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','{"trial": 0, "metric": 0.97, "macs": 70000, "params": 900, "size_bytes": 20000, "latency_ms": 0.5, "budget_ratio": 0.44}','2026-09-01 10:00:02.000000','2026-09-01 10:00:09.000000','2026-09-01 11:00:00.000000',0,FALSE,1,'admin',NULL,NULL);
+INSERT INTO "jobs" VALUES('job-2','job 2','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'running',NULL,1,3,NULL,NULL,'2026-09-02 10:00:02.000000','2026-09-02 10:00:09.000000',NULL,0,FALSE,1,'admin',NULL,NULL);
+INSERT INTO "jobs" VALUES('job-3','job 3','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'queued',NULL,0,0,NULL,NULL,'2026-09-03 10:00:02.000000',NULL,NULL,0,FALSE,1,'admin',NULL,'{"url": "https://example.org/hook", "secret": null, "events": ["state"]}');
+INSERT INTO "jobs" VALUES('job-4','job 4','model-1','dataset-1','{"budget": {"metric": "macs", "ratio": 0.5}, "searcher": {"name": "random"}}',80000,20,'failed','The data are of no use.',1,0,NULL,NULL,'2026-09-04 10:00:02.000000','2026-09-04 10:00:09.000000','2026-09-04 11:00:00.000000',0,FALSE,1,'admin',NULL,NULL);
 CREATE TABLE "models" (
 	id VARCHAR(40) NOT NULL, 
 	sha256 VARCHAR(64) NOT NULL, 
@@ -157,13 +165,13 @@ CREATE TABLE trials (
 	finished_at DATETIME, 
 	evaluate_seconds DOUBLE, 
 	node TEXT, 
-	pid INTEGER, size_bytes BIGINT, parent INTEGER, training JSON, losses JSON DEFAULT '[]' NOT NULL, latency_ns BIGINT, 
+	pid INTEGER, size_bytes BIGINT, parent INTEGER, training JSON, losses JSON DEFAULT '[]' NOT NULL, 
 	PRIMARY KEY (job_id, number), 
 	FOREIGN KEY(job_id) REFERENCES jobs (id)
 );
-INSERT INTO "trials" VALUES('job-1',0,'succeeded','trial 0','[8, 8]','{"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}}',70000,900,-0.25,0.9,NULL,1,1,2,'2026-09-02 10:01:00.000000','2026-09-02 10:01:01.000000',0.5,'node',11,NULL,NULL,NULL,'[]',NULL);
-INSERT INTO "trials" VALUES('job-2',0,'succeeded','trial 0','[8, 8]','{"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}}',70000,900,-0.125,0.9,NULL,1,1,3,'2026-09-02 10:01:00.000000','2026-09-02 10:01:01.000000',0.5,'node',11,NULL,NULL,NULL,'[]',NULL);
-INSERT INTO "trials" VALUES('job-2',1,'running','trial 1','[8, 8]','{"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}}',70000,900,NULL,NULL,NULL,1,2,NULL,'2026-09-02 10:01:00.000000',NULL,NULL,NULL,NULL,NULL,NULL,NULL,'[]',NULL);
+INSERT INTO "trials" VALUES('job-1',0,'succeeded','trial 0','[8, 8]','{"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}}',70000,900,-0.25,0.9,NULL,1,1,2,'2026-09-02 10:01:00.000000','2026-09-02 10:01:01.000000',0.5,'node',11,NULL,NULL,NULL,'[]');
+INSERT INTO "trials" VALUES('job-2',0,'succeeded','trial 0','[8, 8]','{"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}}',70000,900,-0.125,0.9,NULL,1,1,3,'2026-09-02 10:01:00.000000','2026-09-02 10:01:01.000000',0.5,'node',11,NULL,NULL,NULL,'[]');
+INSERT INTO "trials" VALUES('job-2',1,'running','trial 1','[8, 8]','{"widths": {"conv1": 8}, "sparsity": {"conv1": 0.5}}',70000,900,NULL,NULL,NULL,1,2,NULL,'2026-09-02 10:01:00.000000',NULL,NULL,NULL,NULL,NULL,NULL,NULL,'[]');
 CREATE TABLE users (
 	name VARCHAR(40) NOT NULL, 
 	max_jobs INTEGER, 
@@ -177,7 +185,9 @@ INSERT INTO "users" VALUES('alice',2,NULL,NULL,'2026-09-05 10:00:01.000000');
 CREATE INDEX ix_events_job_id_id ON events (job_id, id);
 CREATE INDEX ix_trials_summary ON trials (job_id, state, score, number, metric, macs, params, size_bytes);
 CREATE INDEX ix_idempotency_keys_job_id ON idempotency_keys (job_id);
-CREATE INDEX ix_trials_state_seconds ON trials (state, evaluate_seconds);
 CREATE INDEX ix_jobs_state ON jobs (state);
 CREATE INDEX ix_jobs_owner_id ON jobs (owner, id);
+CREATE INDEX ix_trials_state_seconds ON trials (state, evaluate_seconds);
+CREATE INDEX ix_deliveries_job_id_event_id ON deliveries (job_id, event_id);
+CREATE INDEX ix_deliveries_due_at ON deliveries (due_at);
 COMMIT;

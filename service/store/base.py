@@ -1,8 +1,7 @@
-"""Files by the hash of their content, in a local folder.
+"""Files by the hash of their content, wherever they are kept.
 
-A file's name is its sha256 and nothing else, so no string a user sends ever becomes a path, the same bytes are kept
-once, and a reader sees a file whole or not at all: it is written under a temporary name, flushed to the disk and then
-renamed.
+A file's name is its sha256 and nothing else, so no string a user sends ever becomes a path, and the same bytes are kept
+once. What arrives is written to a folder of this machine first, ``incoming``, and taken over once it is whole.
 """
 
 from __future__ import annotations
@@ -14,15 +13,19 @@ import re
 import shutil
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.problems import ServiceError, StorageFull, TooLarge
+from service.problems import ServiceError, StorageFull, TooLarge, Unavailable
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 2**20  # bytes; larger ones are no faster
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk that is full."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class Damaged(ServiceError):
     """A stored file is gone or has other bytes than it was stored with."""
 
     title = "Stored file damaged"
+
+
+class StoreAway(Unavailable):
+    """The store does not answer or refuses us; the same call may well succeed in a moment."""
+
+    title = "Temporarily unavailable"
+    example = "The S3 store does not answer (EndpointConnectionError); try again in a moment."
 
 
 class Upload:
@@ -82,10 +92,7 @@ class Upload:
     def keep(self) -> Blob:
         """Moves the file into the store."""
         self.complete()
-        target = self._store.path(self.blob.sha256)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.path, target)
-        _sync_folder(target.parent)
+        self._store.take(self.path, self.blob.sha256)
         return self.blob
 
     def release(self) -> None:
@@ -99,17 +106,18 @@ class Upload:
         self.path.unlink(missing_ok=True)
 
 
-class Store:
-    """A content-addressed folder; made if it is not there.
+class Store(ABC):
+    """A content-addressed store.
+
+    Args:
+        incoming: a folder of this machine, made if it is not there.
 
     Attributes:
-        folder: itself.
-        incoming: the folder in it of files that are not whole yet.
+        incoming: where files are that are not whole yet.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.incoming = folder / "incoming"
+    def __init__(self, incoming: Path) -> None:
+        self.incoming = incoming
         self.incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextmanager
@@ -129,7 +137,7 @@ class Store:
 
     def check_room(self, size: int) -> None:
         """Raises ``StorageFull`` where so many bytes would not fit."""
-        if size > shutil.disk_usage(self.folder).free:
+        if size > shutil.disk_usage(self.incoming).free:
             raise StorageFull(f"The store's disk has no room for {size:,} bytes; free some space and try again.")
 
     def put(self, chunks: Iterable[bytes], field: str = "file", limit: int | None = None) -> Blob:
@@ -144,42 +152,69 @@ class Store:
         with path.open("rb") as file:
             return self.put(iter(lambda: file.read(_CHUNK), b""))
 
-    def path(self, sha256: str) -> Path:
-        """Where a file of that hash lies, or would; anything but a sha256 raises ``ValueError``."""
-        if not _SHA256.fullmatch(sha256):
-            raise ValueError(f"{sha256!r} is not a sha256")
-        return self.folder / sha256[:2] / sha256
+    @abstractmethod
+    def take(self, path: Path, sha256: str) -> None:
+        """Takes over a file of ``incoming``, whole and on the disk, whose hash this is; ``path`` is free afterwards."""
 
-    def discard(self, needed: Collection[str], grace_seconds: float) -> list[int]:
-        """Deletes the files that are not needed, and uploads that broke off, if older than the grace; their sizes.
+    @abstractmethod
+    def has(self, sha256: str) -> bool:
+        """Whether there is such a file; anything but a sha256 raises ``ValueError``."""
 
-        A file that is stored anew in this very moment is another file under its name: it is younger, and put back.
-        """
-        limit = time.time() - grace_seconds
-        sizes = []
-        for path in [*self.folder.glob("[0-9a-f][0-9a-f]/*"), *self.incoming.iterdir()]:
-            if path.name in needed or path.stat().st_mtime > limit:
-                continue
-            doomed = self.incoming / f"doomed-{path.name}"
-            os.replace(path, doomed)
-            if doomed.stat().st_mtime > limit:
-                os.replace(doomed, path)
-                continue
-            sizes.append(doomed.stat().st_size)
-            doomed.unlink()
-        return sizes
-
+    @abstractmethod
     def verified(self, sha256: str) -> Path:
-        """The same, once its bytes were read and found to be those that were stored; raises ``Damaged``."""
-        path = self.path(sha256)
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError as error:
-            raise Damaged(f"The store has lost the file {sha256}; restore it from a backup, or upload it again.") from error
-        if found != sha256:
-            raise Damaged(f"The file {sha256} in the store is damaged; restore it from a backup, or upload it again.")
-        return path
+        """Where it can be read on this machine, its bytes found to be those that were stored; raises ``Damaged``."""
+
+    @abstractmethod
+    def discard(self, needed: Collection[str], grace_seconds: float) -> list[int]:
+        """Deletes the files that are not needed, and uploads that broke off, if older than the grace; their sizes."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises ``StoreAway`` where nothing could be stored."""
+
+    def _discard_if_old(self, path: Path, limit: float) -> list[int]:
+        """Deletes a file last written before ``limit``; its size, if it was.
+
+        One that is stored anew in this very moment is another file under its name: it is younger, and put back.
+        """
+        if path.stat().st_mtime > limit:
+            return []
+        doomed = self.incoming / f"doomed-{path.name}"
+        os.replace(path, doomed)
+        if doomed.stat().st_mtime > limit:
+            os.replace(doomed, path)
+            return []
+        size = doomed.stat().st_size
+        doomed.unlink()
+        return [size]
+
+
+def checked(sha256: str) -> str:
+    """The same, if it is a sha256; else raises ``ValueError``."""
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError(f"{sha256!r} is not a sha256")
+    return sha256
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file's bytes; raises ``FileNotFoundError``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lost(sha256: str) -> Damaged:
+    """The error about a file that is gone."""
+    return Damaged(f"The store has lost the file {sha256}; restore it from a backup, or upload it again.")
+
+
+def damaged(sha256: str) -> Damaged:
+    """The error about a file with other bytes."""
+    return Damaged(f"The file {sha256} in the store is damaged; restore it from a backup, or upload it again.")
+
+
+def oldest(grace_seconds: float) -> float:
+    """The time before which something is older than the grace."""
+    return time.time() - grace_seconds
 
 
 @contextmanager
@@ -188,15 +223,6 @@ def room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise StorageFull("The store's disk is full; free some space and try again.") from error
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

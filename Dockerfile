@@ -1,0 +1,44 @@
+# One image for the API, the Ray head, its workers and the migration step.
+#
+#   docker build -t secateur:cpu .
+#   docker build -t secateur:cu130 --build-arg TORCH=cu130 .    # for GPUs of NVIDIA's
+#
+# What takes minutes comes first and changes seldom: a change of the code alone rebuilds the last, small layer.
+
+FROM docker.io/library/python:3.11-slim-bookworm AS base
+ENV PATH=/opt/secateur/bin:$PATH PYTHONUNBUFFERED=1
+
+# torch comes first and alone, so that no other package's looser wish pulls in another build of it.
+FROM base AS dependencies
+ARG TORCH=cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+RUN python -m venv /opt/secateur
+COPY requirements.txt requirements-s3.txt ./
+RUN pip install --extra-index-url "https://download.pytorch.org/whl/$TORCH" "$(grep '^torch==' requirements.txt)+$TORCH"
+RUN pip install -r requirements.txt -r requirements-s3.txt
+
+FROM dependencies AS package
+COPY LICENSE README.md pyproject.toml ./
+COPY pruners pruners
+COPY searchers searchers
+COPY workers workers
+COPY service service
+RUN pip wheel --no-deps --wheel-dir /wheels .
+
+FROM base
+# /data: uploads, checkpoints, networks of running jobs. /ray: Ray's logs, sockets and what its object store spills.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp secateur \
+ && install -d -o secateur -g secateur -m 700 /data /ray
+COPY --from=dependencies /opt/secateur /opt/secateur
+COPY docker/answers.py /usr/local/bin/answers
+RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --no-deps --no-index /wheels/*.whl
+ENV HOME=/tmp \
+    SECATEUR_DATA_DIR=/data \
+    RAY_AUTH_MODE=token \
+    RAY_USAGE_STATS_ENABLED=0
+USER 10001:10001
+WORKDIR /data
+EXPOSE 8000
+CMD ["secateur", "serve", "--host", "0.0.0.0"]

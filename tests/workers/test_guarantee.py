@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from pruners.errors import JobFailed
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from searchers.base import Asked, Told
-from tests.digits import digits
 from tests.workers.logs import ListLog
 from workers.constraint import drop_bound
 from workers.data import load
@@ -20,17 +17,7 @@ from workers.evaluator import Evaluator
 from workers.job import run_job
 from workers.spec import JobSpec
 
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return digits(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def run(files: tuple[Path, Path], folder: Path, **fields: object) -> ListLog:

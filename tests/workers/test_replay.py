@@ -13,7 +13,6 @@ import pytest
 from pruners.errors import InvalidInput, JobFailed
 from searchers.base import Proposal, Training
 from searchers.uniform import uniform_plan
-from tests.digits import digits
 from tests.workers.logs import ListLog
 from workers.card import Card, CardFile, Source, Step, StepTraining, environment
 from workers.data import load
@@ -33,11 +32,6 @@ SPEC = JobSpec.model_validate(
         "seed": 3,
     }
 )
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return digits(tmp_path_factory.mktemp("digits"))
 
 
 def sha256(path: Path) -> str:

@@ -73,6 +73,7 @@ class AutoCompress(RoundSearcher):
     params: AutoCompressParams
     reference = "Liu et al., AutoCompress, AAAI 2020, arXiv 1907.03141."
     names_parents = True
+    trains_rounds = True
 
     def __init__(self, space: SearchSpace, params: AutoCompressParams, seed: int, max_trials: int) -> None:
         super().__init__(space, params, seed, max_trials)

@@ -6,6 +6,7 @@ Nothing is pickled. Whoever keeps that sequence (the job's rows) can rebuild the
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -94,11 +95,14 @@ class Outcome:
         score: what the search maximises (higher is better); ``None`` if the trial failed. Of one that ended early, an estimate.
         metric: the task's on the search images, for people; ``None`` if the trial failed or ended early.
         error: one sentence if the trial failed, else ``None``.
+        drop: an upper bound of what the metric lost, if the job holds it to one: that which as many inputs as will confirm the
+            winner would give, were they like the search inputs. In the metric's unit, more is worse.
     """
 
     score: float | None
     metric: float | None = None
     error: str | None = None
+    drop: float | None = None
 
 
 class Params(BaseModel):
@@ -143,6 +147,9 @@ class Searcher(ABC):
     names_rivals: bool = False
     """Whether its proposals may name a rival, so that losses by image are to be kept for them."""
 
+    trains_rounds: bool = False
+    """Whether it trains towards its one budget as it goes, so that nothing of it serves another budget."""
+
     def __init__(self, space: SearchSpace, params: _Params, seed: int, max_trials: int) -> None:
         self.space = space
         self.params = params
@@ -160,6 +167,11 @@ class Searcher(ABC):
     @abstractmethod
     def planned_trials(self) -> int:
         """How many proposals this search will make at most, for progress bars; given trials are none."""
+
+    @property
+    def ladder(self) -> list[int]:
+        """Of a search for the smallest network that keeps the metric, the proposals that did, the costliest first."""
+        return []
 
     def give(self, trial: Given) -> None:
         """Takes what an earlier search found out; only before the first ask.
@@ -259,6 +271,22 @@ def ranked(
         if outcome.score is not None and fits(proposals[number].widths)
     ]
     return [proposals[number] for _, number in sorted(scored)]
+
+
+def front(proposals: Mapping[int, Proposal], outcomes: Mapping[int, Outcome], cost: Callable[[Widths], int]) -> list[Proposal]:
+    """The proposals that no other one beats in both score and cost, the cheapest first; those that ended early do not count."""
+    scored = sorted(
+        (cost(proposals[number].widths), -outcome.score, number)
+        for number, outcome in outcomes.items()
+        if outcome.score is not None and outcome.metric is not None
+    )
+    found: list[Proposal] = []
+    least = math.inf
+    for _, loss, number in scored:
+        if loss < least:
+            least = loss
+            found.append(proposals[number])
+    return found
 
 
 def parse_params(searcher: type[Searcher], params: dict[str, Any]) -> Params:

@@ -8,8 +8,21 @@ ENDED = frozenset({"succeeded", "failed", "cancelled"})
 """States that a job does not leave."""
 
 
-def budget_text(budget: dict[str, Any]) -> str:
-    """A spec's budget in words: ``macs ≤ 50 %`` or ``params ≤ 120,000``."""
+def budget_text(spec: dict[str, Any]) -> str:
+    """A spec's budgets in words: ``macs ≤ 50 %`` or ``params ≤ 120,000``, and what a constraint adds to them."""
+    texts, constraint = [_limit_text(budget) for budget in _budgets(spec)], spec.get("constraint")
+    if constraint is not None:
+        texts.append(f"at most {constraint['max_metric_drop']:g} lost")
+    return ", ".join(texts)
+
+
+def _budgets(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return spec["budget"] if isinstance(spec["budget"], list) else [spec["budget"]]
+
+
+def _limit_text(budget: dict[str, Any]) -> str:
+    if budget.get("max") is None and budget.get("ratio") is None:
+        return f"{budget['metric']} as few as can be"
     unit = " ms" if budget["metric"] == "latency_ms" else ""
     limit = f"{budget['max']:,}{unit}" if budget.get("max") is not None else f"{100 * budget['ratio']:g} %"
     bound = "≥" if budget["metric"] == "sparsity" and budget.get("max") is None else "≤"
@@ -20,8 +33,8 @@ def best_text(job: dict[str, Any]) -> str:
     """The best so far: measured on the test split once the job succeeded, on the search images before."""
     best, progress = job["best"], job["progress"]
     if best is not None:
-        budget = job["spec"]["budget"]
-        what = "weights" if budget["metric"] == "sparsity" else budget["metric"]
+        metric = _budgets(job["spec"])[0]["metric"]
+        what = "weights" if metric == "sparsity" else metric
         return f"{metric_text(job, best['metric'])}, {100 * best['budget_ratio']:.1f} % of {what}"
     if progress["best_score"] is None:
         return "none" if job["state"] in ENDED else "none yet"
@@ -41,7 +54,7 @@ def number_text(value: float) -> str:
 
 def heading(job: dict[str, Any]) -> str:
     """A job in one line: name, id, budget."""
-    return f"{job['name']} ({job['id']}), {budget_text(job['spec']['budget'])}"
+    return f"{job['name']} ({job['id']}), {budget_text(job['spec'])}"
 
 
 def reason_text(job: dict[str, Any]) -> str | None:

@@ -33,6 +33,7 @@ from pruners.masking import remove_masks
 from pruners.recovery.least_squares import Moments, input_moments, reconstruct
 from searchers.base import Outcome, Training
 from searchers.space import SearchSpace
+from workers.constraint import drop_bound
 from workers.data import Split, Splits
 from workers.device import CPU, moved
 from workers.inspection import describe_groups
@@ -130,7 +131,10 @@ class Evaluator:
         )
 
     def evaluate(self, widths: Sequence[int]) -> Outcome:
-        """The plan's score (−divergence) and metric on the search images; whatever goes wrong is the plan's own failure."""
+        """The plan's score (−divergence) and metric on the search images; whatever goes wrong is the plan's own failure.
+
+        Where the job has a constraint, also the bound of what the metric dropped by; see ``Outcome``.
+        """
         return self.evaluate_keeping(widths)[0]
 
     def evaluate_keeping(
@@ -156,7 +160,10 @@ class Evaluator:
             return Outcome(None, error=f"The {self.passes.objective.metric.title} is not finite."), None
         if len(quality.losses) < len(self._data.search):
             return Outcome(-quality.divergence), pruned
-        return Outcome(-quality.divergence, quality.metric), replace(pruned, losses=quality.losses)
+        drop = None
+        if self._spec.constraint is not None and quality.drops is not None:
+            drop = drop_bound(quality.drops, len(self._data.test))
+        return Outcome(-quality.divergence, quality.metric, drop=drop), replace(pruned, losses=quality.losses)
 
     def prune(
         self,

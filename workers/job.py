@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,27 +17,27 @@ from ray.tune.experiment import Trial
 
 from pruners.cost import LATENCY
 from pruners.errors import JobFailed
-from pruners.latency import Latency, measure_latency
+from pruners.latency import Latency
 from searchers.base import Proposal, Rival
-from searchers.space import SearchSpace
+from searchers.space import SearchSpace, Widths
 from searchers.tune import PARENT, PROPOSAL, AskTell
-from workers.data import Splits, load
-from workers.device import CPU, moved, prepare
+from workers.data import load
+from workers.device import prepare
 from workers.evaluator import Evaluator
-from workers.export import export_all, export_pt2
-from workers.fine_tuning import FineTuning
+from workers.finish import Finish
 from workers.latency import InTime, on_a_worker, time_plans
-from workers.log import Artefact, JobLog, Measurement, Plan
+from workers.log import JobLog, Plan
 from workers.networks import Networks
-from workers.passes import Passes, Race
-from workers.plan import make_searcher
-from workers.pruned import Pruned
+from workers.passes import Race
+from workers.plan import make_searcher, sizes_of
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.share import Share
 from workers.spec import LATENCY_MS, JobSpec
 from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
 from workers.weight_evaluator import make_evaluator
+
+_APART = 0.1  # of the dense cost: networks that are nearer to each other are no choice worth its room in the store
 
 # Tune's own result files and progress reports cost 15 ms a trial and tell nothing that the job's log does not.
 _QUIET_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600"}
@@ -64,10 +64,13 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     sent = np.fromfile(model, np.uint8)
-    in_time = InTime(spec, sent, evaluator, log) if spec.budget.metric == LATENCY_MS else None
+    in_time = InTime(spec, sent, evaluator, log) if spec.metric == LATENCY_MS else None
     space = evaluator.space(None if in_time is None else in_time.cost)
+    fits = [size.fits for size in sizes_of(space, spec)]
     trains = evaluator.schedule is not None or spec.recovery.short_steps > 0
     known = log.known() if spec.resources.reuse and not trains else {}
+    if spec.minimises:  # which asks more of an outcome than other jobs find out
+        known = {widths: outcome for widths, outcome in known.items() if outcome.drop is not None}
     searcher = make_searcher(space, spec)
     search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, in_time, proposal), spec.limits, known)
     log.running(search.planned_trials)
@@ -88,7 +91,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
             return
         trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
         search.tell(proposal_id, result)
-        trained.keep_only(search.wanted(space.fits))  # which takes the longer, the more trials there were
+        kept = search.wanted(*fits) | {other.id for other in _others(spec, search, _winners(search, fits), space)}
+        trained.keep_only(kept)  # which takes the longer, the more trials there were
 
     asks = AskTell(search.ask, tell, trained.reference, race, Share(spec, log.jobs))
     parameters = {
@@ -103,15 +107,37 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"
         )
-    leaders = search.ranked(space.fits)
-    if not leaders:
+    if not _winners(search, fits):
         raise JobFailed(_why_none(search, space, log))
     log.finishing()
-    winner, latencies = (leaders[0], []) if in_time is None else in_time.best(leaders)
-    if not latencies and spec.resources.gpus:
-        dense, pruned = (evaluator.channels(widths) for widths in (space.dense, winner.widths))
-        latencies = on_a_worker(spec.resources, time_plans, sent, spec.resources, [dense, pruned])
-    _finish(spec, evaluator, space, splits, winner, trained.get(winner.id), latencies, workdir, networks, log)
+
+    def on_workers(plans: Sequence[Widths]) -> Sequence[Latency]:
+        channels = [evaluator.channels(widths) for widths in plans]
+        return on_a_worker(spec.resources, time_plans, sent, spec.resources, channels)
+
+    timed = on_workers if spec.resources.gpus or in_time is not None else None
+    finish = Finish(spec, evaluator, space, splits, trained.get, timed, workdir, networks, log)
+    _finish(spec, search, fits, space, in_time, finish)
+
+
+def _finish(
+    spec: JobSpec,
+    search: RecordedSearch,
+    fits: Sequence[Callable[[Widths], bool]],
+    space: SearchSpace,
+    in_time: InTime | None,
+    finish: Finish,
+) -> None:
+    """Says which networks are kept."""
+    winners = _winners(search, fits)
+    latencies: Sequence[Latency] = ()
+    if spec.minimises:
+        finish.smallest(search.ladder)
+        return
+    if in_time is not None:
+        winner, latencies = in_time.best(search.ranked(space.fits))
+        winners = [winner]
+    finish.budgets(winners, _others(spec, search, winners, space), latencies)
 
 
 def _plan(evaluator: Evaluator, in_time: InTime | None, proposal: Proposal) -> Plan:
@@ -188,74 +214,24 @@ def run_trials(
         tuner.fit()
 
 
-def _finish(
-    spec: JobSpec,
-    evaluator: Evaluator,
-    space: SearchSpace,
-    splits: Splits,
-    winner: Proposal,
-    pruned: Pruned,
-    latencies: Sequence[Latency],
-    workdir: Path,
-    networks: Path,
-    log: JobLog,
-) -> None:
-    """Trains, exports and measures the winner; ``latencies`` of the dense network and its own if a worker took them."""
-    network, keep = pruned.network, pruned.keep
-    if spec.resources.precision != "float32":
-        exact = spec.resources.model_copy(update={"precision": "float32"})
-        Passes(evaluator.dense, splits, spec.recovery.batchnorm_images, task=spec.task, resources=exact).recalibrate(network)
-    if spec.recovery.final_epochs:
-        FineTuning(
-            network,
-            evaluator.trainer(network, pruned.steps),
-            lambda module: evaluator.quality(module, splits.search),
-            evaluator.passes.objective,
-            spec.recovery,
-            networks / f"{winner.id}.tuned",
-            log.progress,
-        ).run()
-    moved(network, CPU)
-    dense_file = workdir / "dense.pt2"
-    export_pt2(evaluator.dense, dense_file)
-    channels = evaluator.channels(winner.widths)
-    artefacts = export_all(network, evaluator.dense, evaluator.coupling, keep, channels, spec.exports, workdir, log.progress)
-    if not latencies:
-        example = evaluator.dense.meta["inputs"][0].example(1)
-        latencies = measure_latency([(evaluator.dense, example), (network, example)])
-    baseline, best = (
-        Measurement(
-            metric=evaluator.quality(module, splits.test).metric,
-            macs=plan.macs,
-            params=plan.params,
-            size_bytes=file.stat().st_size,
-            latency_ms=latency.median_ms,
-            latency_spread_ms=latency.spread_ms,
-            budget_ratio=share,
-        )
-        for module, plan, file, latency, share in (
-            (evaluator.dense, evaluator.plan(space.dense), dense_file, latencies[0], 1.0),
-            (
-                network,
-                evaluator.plan(winner.widths),
-                _file(artefacts, "pt2"),
-                latencies[1],
-                _share_kept(space, winner, latencies),
-            ),
-        )
-    )
-    log.succeeded(winner.id, baseline, best, artefacts)
+def _winners(search: RecordedSearch, fits: Sequence[Callable[[Widths], bool]]) -> list[Proposal]:
+    """The best of each budget, that of the loosest first; tight ones may have none yet, or share one."""
+    return list(dict.fromkeys(winner for each in fits for winner in search.ranked(each)[:1]))
 
 
-def _share_kept(space: SearchSpace, winner: Proposal, latencies: Sequence[Latency]) -> float:
-    """Of the dense network's cost; of milliseconds those that were measured, not those foretold."""
-    if space.budget.metric == LATENCY:
-        return latencies[1].median_ms / latencies[0].median_ms
-    return space.cost(winner.widths) / space.cost(space.dense)
-
-
-def _file(artefacts: list[Artefact], wanted: str) -> Path:
-    return next(artefact.path for artefact in artefacts if artefact.format == wanted)
+def _others(spec: JobSpec, search: RecordedSearch, winners: Sequence[Proposal], space: SearchSpace) -> list[Proposal]:
+    """What is kept beside the winners: of those that none beats, the cheapest first, the ones far enough from all others."""
+    others = list[Proposal]()
+    if spec.minimises or not spec.exports.pareto:
+        return others
+    dense = space.cost(space.dense)
+    kept = [dense, *(space.cost(winner.widths) for winner in winners)]
+    for proposal in search.front(space.cost):
+        cost = space.cost(proposal.widths)
+        if all(abs(cost - other) >= _APART * dense for other in kept):
+            kept.append(cost)
+            others.append(proposal)
+    return others
 
 
 def _why_none(search: RecordedSearch, space: SearchSpace, log: JobLog) -> str:

@@ -102,7 +102,7 @@ class InTime:
 
     def _allowed(self, dense: Latency) -> float:
         """Milliseconds that a plan may take, timed in turns with the dense network."""
-        budget = self._spec.budget
+        (budget,) = self._spec.budgets
         return float(budget.max) if budget.ratio is None and budget.max else dense.median_ms * float(budget.ratio or 1)
 
 

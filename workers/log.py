@@ -56,6 +56,8 @@ class Measurement:
             otherwise on the machine that ran the job.
         latency_spread_ms: the interquartile range: how far apart the middle half of the passes lay.
         budget_ratio: its cost in the budget's metric as a share of the dense network's.
+        max_drop: of a job with a constraint, what its metric dropped by at most against the dense network, with the confidence
+            of ``workers.constraint``.
     """
 
     metric: float
@@ -65,14 +67,39 @@ class Measurement:
     latency_ms: float
     latency_spread_ms: float
     budget_ratio: float
+    max_drop: float | None = None
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """One downloadable form of the best network: ``format`` is ``pt2``, ``safetensors``, ``recipe`` or ``onnx``."""
+    """One downloadable form of a network.
+
+    Attributes:
+        format: ``pt2``, ``safetensors``, ``recipe``, ``onnx`` or ``int8``.
+        path: the file.
+        metric: the task's, on the test split, of a form that does not compute quite the same; ``None``: the network's own.
+    """
 
     format: str
     path: Path
+    metric: float | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A network that is kept.
+
+    Attributes:
+        trial: the proposal's.
+        measured: its figures.
+        artefacts: its forms.
+        tuned: epochs of training that followed its trial.
+    """
+
+    trial: int
+    measured: Measurement
+    artefacts: Sequence[Artefact]
+    tuned: int = 0
 
 
 class JobLog(Protocol):
@@ -126,5 +153,5 @@ class JobLog(Protocol):
     def progress(self, message: str, **figures: float) -> None:
         """Something a watching user would like to know (an epoch of the final training), its figures by name beside it."""
 
-    def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
-        """The job is done; the files are taken over before this returns."""
+    def succeeded(self, baseline: Measurement, networks: Sequence[Finished]) -> None:
+        """The job is done, and these are its networks, the best one first; the files are taken over before this returns."""

@@ -56,8 +56,9 @@ class OfCode(Objective):
         self._like: Objective = OfClasses(task) if is_classes(tuple(reference.shape)) else OfValues(task, reference)
         self.learns_labels = "loss" in defined
 
-    def measured(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> float:
-        return float(self._called(lambda: float(self._functions["metric"](outputs.float(), labels))))
+    def figures(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
+        value: float = self._called(lambda: float(self._functions["metric"](outputs.float(), labels)))
+        return torch.tensor([value], dtype=torch.float64)
 
     def labels(self, labels: Tensor | None, reference: Tensor) -> Tensor:
         return self._like.answers(reference) if labels is None else labels

@@ -126,6 +126,14 @@ class Passes:
                 return replace(so_far, divergence=expected)
         return objective.quality(_joined(found), reference, labels)
 
+    def judged(self, outputs: Tensor, split: Split) -> Quality:
+        """The same of outputs that were computed elsewhere, ``[n, …]`` for a whole split."""
+
+        def judge(most: int) -> Quality:
+            return self._objective(most).quality(outputs, self._reference(split, most), split.labels)
+
+        return self._fitting(judge, self._batch)
+
     @property
     def objective(self) -> Objective:
         """What the task's networks are judged and trained by."""

@@ -6,7 +6,8 @@ neither torch nor ray.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -15,8 +16,10 @@ from pydantic import ValidationError
 from pruners.cost import LATENCY, NANOSECONDS, CostModel
 from pruners.errors import InvalidInput
 from searchers import SEARCHERS
-from searchers.base import Searcher, parse_params
+from searchers.base import Params, Searcher, parse_params
 from searchers.finals import Finals
+from searchers.guarantee import MOST_SIZES, Guaranteed
+from searchers.sizes import EveryBudget
 from searchers.space import Budget, Group, SearchSpace
 from workers.spec import LATENCY_MS, JobSpec, LayerRule
 
@@ -65,21 +68,41 @@ def make_space(
         )
         for group, importance in zip(free, scores or [()] * len(free), strict=True)
     ]
-    return SearchSpace(groups, cost, _budget(groups, cost, spec), round_to=spec.pruner.round_to)
+    if spec.metric == LATENCY_MS:
+        return SearchSpace(groups, cost, _in_time(groups, cost, spec), round_to=spec.pruner.round_to)
+    loosest = _budgets(spec, cost(spec.metric, [group.width for group in groups]))[0]
+    space = SearchSpace(groups, cost, loosest, round_to=spec.pruner.round_to)
+    sizes_of(space, spec)
+    return space
 
 
-def _budget(groups: Sequence[Group], cost: CostModel, spec: JobSpec) -> Budget:
-    budget = spec.budget
-    metric = LATENCY if budget.metric == LATENCY_MS else budget.metric
-    stands_in = metric == LATENCY and not cost.foretells(LATENCY)
-    dense = cost(_STAND_IN if stands_in else metric, [group.width for group in groups])
+def sizes_of(space: SearchSpace, spec: JobSpec) -> list[SearchSpace]:
+    """The space under each of the job's budgets, the loosest, which is its own, first; raises ``InvalidInput``."""
+    if len(spec.budgets) == 1:
+        return [space]
+    return [space.under(budget) for budget in _budgets(spec, space.cost(space.dense))]
+
+
+def _budgets(spec: JobSpec, dense: int) -> list[Budget]:
+    """The loosest first; one that states no limit is met by any network that is smaller than the dense one."""
+    budgets = [
+        Budget(each.metric, dense - 1)
+        if each.open
+        else Budget.of(each.metric, dense, ratio=each.ratio, maximum=None if each.max is None else int(each.max))
+        for each in spec.budgets
+    ]
+    return sorted(budgets, key=lambda budget: -budget.limit)
+
+
+def _in_time(groups: Sequence[Group], cost: CostModel, spec: JobSpec) -> Budget:
+    (budget,) = spec.budgets
+    stands_in = not cost.foretells(LATENCY)
+    dense = cost(_STAND_IN if stands_in else LATENCY, [group.width for group in groups])
     if stands_in:
         least = SearchSpace(groups, cost, Budget(_STAND_IN, dense - 1), spec.pruner.round_to)
         return Budget(_STAND_IN, max(least.cost(least.least), int((budget.ratio or _SOME_RATIO) * dense)))
-    unit = NANOSECONDS if metric == LATENCY else 1
-    return Budget.of(
-        metric, dense, ratio=budget.ratio, maximum=None if budget.max is None else int(Fraction(str(budget.max)) * unit)
-    )
+    maximum = None if budget.max is None else int(Fraction(str(budget.max)) * NANOSECONDS)
+    return Budget.of(LATENCY, dense, ratio=budget.ratio, maximum=maximum)
 
 
 def check_schedule(spec: JobSpec) -> None:
@@ -128,14 +151,43 @@ def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
         params = parse_params(searcher, spec.searcher.params)
     except ValidationError as error:
         raise refusal(error.errors(), "searcher.params") from error
+    trials, sizes = spec.limits.max_trials, [size.budget.limit for size in sizes_of(space, spec)]
+    if spec.constraint is not None and spec.minimises:
+        epochs, most = spec.recovery.final_epochs, spec.constraint.max_metric_drop
+        each = trials // MOST_SIZES - bool(epochs)
+        with _shared(trials, each, MOST_SIZES):
+            return Guaranteed(lambda under: _made(under, spec, params, each), space, most, epochs)
+    if len(sizes) > 1:
+        each = trials // len(sizes)
+        with _shared(trials, each, len(sizes)):
+            return EveryBudget(lambda under: _with_finals(under, spec, params, each), space, sizes)
+    return _with_finals(space, spec, params, trials)
 
-    def made(max_trials: int) -> Searcher:
-        search = searcher(space, params, spec.seed, max_trials)
-        if spec.recovery.short_steps:
-            search.expect_training()
-        return search
 
-    search, trials, finalists = made(spec.limits.max_trials), spec.limits.max_trials, spec.recovery.finalists
+def _made(space: SearchSpace, spec: JobSpec, params: Params, trials: int) -> Searcher:
+    search = SEARCHERS[spec.searcher.name](space, params, spec.seed, trials)
+    if spec.recovery.short_steps:
+        search.expect_training()
+    return search
+
+
+@contextmanager
+def _shared(trials: int, each: int, sizes: int) -> Iterator[None]:
+    """What a search says that gets ``each`` of a job's trials, in terms of what its sender stated."""
+    problem = f"leaves {max(each, 0)} trials for each of {sizes} sizes"
+    if each < 1:
+        raise InvalidInput("limits.max_trials", trials, f"{problem}; allow more")
+    try:
+        yield
+    except InvalidInput as error:
+        if error.field != "limits.max_trials":
+            raise
+        raise InvalidInput("limits.max_trials", trials, f"{problem}, and {str(error).rstrip('.')} for each size") from error
+
+
+def _with_finals(space: SearchSpace, spec: JobSpec, params: Params, trials: int) -> Searcher:
+    """A search under one budget, and the final behind it if the job has one."""
+    search, finalists = _made(space, spec, params, trials), spec.recovery.finalists
     if finalists is None:
         suits = spec.recovery.final_epochs and not search.names_parents and search.planned_trials > 1
         finalists = _FINALISTS if suits and trials >= _FEWEST_TRIALS else 0
@@ -146,7 +198,7 @@ def make_searcher(space: SearchSpace, spec: JobSpec) -> Searcher:
         return search
     try:
         if finalists < trials:
-            return Finals(made(trials - finalists), finalists, _FINAL_EPOCHS)
+            return Finals(_made(space, spec, params, trials - finalists), finalists, _FINAL_EPOCHS)
     except InvalidInput:
         if spec.recovery.finalists is None:
             return search
@@ -176,7 +228,8 @@ def selected_groups(inspection_groups: Sequence[Mapping[str, Any]], rules: Seque
 def refusal(errors: Sequence[Mapping[str, Any]], prefix: str = "") -> InvalidInput:
     """The first of pydantic's errors as one sentence that names the field under the name its sender typed."""
     error = errors[0]
-    field = ".".join([prefix] * bool(prefix) + [str(part) for part in error["loc"]]) or "body"
+    place = [part for part in map(str, error["loc"]) if " " not in part]  # which the tags of a union have, and no field
+    field = ".".join([prefix] * bool(prefix) + place) or "body"
     kind, message = error["type"], str(error["msg"])
     if kind == "missing":
         return InvalidInput(field, None, "is missing; add it")

@@ -37,11 +37,13 @@ class Quality:
         divergence: mean distance of its outputs from the dense network's; 0 is the dense network itself. Where a race was
             given up, what it is expected to be.
         losses: the distance for each input that it saw.
+        drops: by input, how much worse it did than the dense network, by the metric; none where that is no mean over inputs.
     """
 
     metric: float
     divergence: float
     losses: NDArray[np.float32] = field(repr=False, compare=False)
+    drops: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
 
 class Objective(ABC):
@@ -70,17 +72,22 @@ class Objective(ABC):
             reference: the dense network's.
             labels: the right ones; not looked at without labels.
         """
-        losses = self.distances(outputs, reference)
-        metric = self.measured(outputs.double(), reference.double(), self.labels(labels, reference))
-        return Quality(metric, float(losses.mean()), losses.float().numpy())
+        losses, dense = self.distances(outputs, reference), reference.double()
+        right = self.labels(labels, reference)
+        figures = self.figures(outputs.double(), dense, right)
+        drops = None
+        if self.metric.by_input:
+            worse = figures - self.figures(dense, dense, right)
+            drops = (-worse if self.metric.higher_is_better else worse).numpy()
+        return Quality(float(figures.mean()), float(losses.mean()), losses.float().numpy(), drops)
 
     def labels(self, labels: Tensor | None, reference: Tensor) -> Tensor:
         """What is right: the labels, or without any what the dense network answers."""
         return self.answers(reference) if self.label_free or labels is None else labels
 
     @abstractmethod
-    def measured(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> float:
-        """The metric."""
+    def figures(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
+        """What the metric is the mean of: by input, ``[n]``, or of one that is no mean over inputs itself alone, ``[1]``."""
 
     @abstractmethod
     def distances(self, outputs: Tensor, reference: Tensor) -> Tensor:
@@ -102,13 +109,15 @@ class Objective(ABC):
 class OfClasses(Objective):
     """Outputs are logits ``[n, classes]``, labels are class numbers ``[n]``."""
 
-    def measured(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> float:
+    def figures(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
         if self.name == "cross_entropy":
-            return float(functional.cross_entropy(outputs, labels))
+            return functional.cross_entropy(outputs, labels, reduction="none")
         if self.name == "kl":
-            return float(self.soft_loss(outputs, reference))
+            found, wanted = (functional.log_softmax(each, 1) for each in (outputs, reference))
+            return functional.kl_div(found, wanted, reduction="none", log_target=True).sum(1)
         guesses = outputs.topk(5).indices if self.name == "top5" else outputs.argmax(1, keepdim=True)
-        return float((guesses == labels[:, None]).any(1).double().mean())
+        right: Tensor = (guesses == labels[:, None]).any(1)
+        return right.double()
 
     def distances(self, outputs: Tensor, reference: Tensor) -> Tensor:
         return divergences(outputs, reference)
@@ -141,11 +150,13 @@ class OfValues(Objective):
         # ones in the last layer, whose weights are as small.
         self._unit = max(self._spread / rows.shape[1], 1.0)
 
-    def measured(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> float:
+    def figures(self, outputs: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
         if self.name == "relative_error":
-            return float((outputs - reference).norm() / reference.norm().clamp_min(torch.finfo(torch.float64).tiny))
+            error, size = (outputs - reference).norm(), reference.norm()
+            return torch.stack([error / size.clamp_min(torch.finfo(torch.float64).tiny)])
         apart = outputs - labels.reshape(outputs.shape)
-        return float(apart.abs().mean() if self.name == "mae" else apart.square().mean())
+        apart = apart.abs() if self.name == "mae" else apart.square()
+        return apart.flatten(1).mean(1) if apart.dim() > 1 else apart
 
     def distances(self, outputs: Tensor, reference: Tensor) -> Tensor:
         apart = (outputs.double() - reference.double()).square()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, ranked, replay
+from searchers.base import Asked, Done, Given, Outcome, Proposal, Searcher, Told, Wait, front, ranked, replay
 from searchers.space import Widths
 from workers.log import JobLog, Plan, Worker
 from workers.spec import Limits
@@ -92,7 +92,7 @@ class RecordedSearch:
             lost = f"Its worker was lost {self._losses[proposal_id]} times; see the job's log."
             outcome, seconds, worker = Outcome(None, error=lost), None, None
         else:
-            outcome = Outcome(result["score"], result["metric"], result["error"])
+            outcome = Outcome(result["score"], result["metric"], result["error"], result.get("drop"))
             seconds, worker = result["evaluate_seconds"], Worker(result["node"], result["process"])
         self._hear(proposal_id, outcome, seconds, worker)
 
@@ -111,15 +111,20 @@ class RecordedSearch:
         """What the failed trials said."""
         return [outcome.error or "no score" for outcome in self.outcomes.values() if outcome.score is None]
 
-    def wanted(self, fits: Callable[[Widths], bool]) -> set[int]:
-        """The trials whose networks may still be asked for: the best so far, and those that may be named as a parent."""
-        wanted = {winner.id for winner in self.ranked(fits)[:1]}
+    def wanted(self, *fits: Callable[[Widths], bool]) -> set[int]:
+        """The trials whose networks may still be asked for: the best so far of each size, and those that may be a parent."""
+        wanted = {winner.id for each in fits for winner in self.ranked(each)[:1]} | set(self._searcher.ladder)
         if self._searcher.names_parents:
             named = max((p.parent for p in self.proposals.values() if p.parent is not None), default=0)
             running = (p.parent or 0 for number, p in self.proposals.items() if number not in self.outcomes)
             oldest = min([named, *running])
             wanted |= {number for number in self.proposals if number >= oldest}
         return wanted
+
+    @property
+    def ladder(self) -> list[Proposal]:
+        """See ``Searcher.ladder``."""
+        return [self.proposals[number] for number in self._searcher.ladder]
 
     @property
     def planned_trials(self) -> int:
@@ -129,3 +134,7 @@ class RecordedSearch:
     def ranked(self, fits: Callable[[Widths], bool]) -> list[Proposal]:
         """The proposals whose widths fit the budget, the highest score first; the earlier of equals."""
         return ranked(self.proposals, self.outcomes, fits)
+
+    def front(self, cost: Callable[[Widths], int]) -> list[Proposal]:
+        """The proposals that no other one beats in both score and cost, the cheapest first."""
+        return front(self.proposals, self.outcomes, cost)

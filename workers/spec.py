@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from pruners.errors import InvalidInput
 
 SCORING = 2
 """Version of what a trial's score means: raised when the same cut would score otherwise; scores of two are not compared."""
 
 LATENCY_MS = "latency_ms"
 """The budget's metric that is measured before it can be searched on, in the unit that users state it in."""
+
+_MOST_BUDGETS = 10
+"""Sizes in one job: each takes its part of the trials, and its files their room in the store."""
 
 
 class Strict(BaseModel):
@@ -78,7 +83,10 @@ class Task(Strict):
 
 
 class Budget(Strict):
-    """The most that the pruned network may cost: a share of the dense network or an absolute figure, never both."""
+    """The most that the pruned network may cost: a share of the dense network or an absolute figure, never both.
+
+    With neither it is open: as little as ``constraint`` allows.
+    """
 
     metric: Literal["macs", "params", "size_bytes", "latency_ms", "sparsity"] = Field(
         "macs",
@@ -92,11 +100,34 @@ class Budget(Strict):
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
-        if (self.ratio is None) == (self.max is None):
+        if self.ratio is not None and self.max is not None:
             raise ValueError("give either ratio or max")
         if self.max is not None and self.metric != LATENCY_MS and self.max % 1:
             raise ValueError(f"max counts {self.metric}; give a whole number")
         return self
+
+    @property
+    def open(self) -> bool:
+        """Whether it states no limit."""
+        return self.ratio is None and self.max is None
+
+
+Budgets = Annotated[
+    Annotated[Budget, Tag("one size")] | Annotated[tuple[Budget, ...], Tag("several sizes")],
+    Discriminator(lambda sent: "several sizes" if isinstance(sent, list | tuple) else "one size"),
+]
+"""One or several; pydantic puts the tag into the place that an error names (``workers.plan.refusal`` leaves it out)."""
+
+
+class Constraint(Strict):
+    """What the pruned network must keep."""
+
+    max_metric_drop: float = Field(
+        gt=0,
+        description="The most that the task's metric may get worse by, in its own unit (0.01 of top1: one point). The winner "
+        "is the smallest network found for which that is certain to 95 % on the test inputs, which no search sees; the job "
+        "fails if there is none. With a budget that states a limit, the network for that budget is held to it.",
+    )
 
 
 class SearcherChoice(Strict):
@@ -212,16 +243,37 @@ class Resources(Strict):
 
 
 class Exports(Strict):
-    """Formats of the best network beside ``.pt2``, ``.safetensors`` and the recipe, which are always there."""
+    """What there is of the best network beside ``.pt2``, ``.safetensors`` and the recipe, which are always there."""
 
     onnx: bool = Field(True, description="ONNX, if all of the network's operators have one there; checked in onnxruntime.")
+    int8: bool = Field(
+        False,
+        description="ONNX of which weights and activations are 8-bit integers, calibrated on training inputs; offered if its "
+        "metric on the test inputs, which its card states, is near enough to the network's.",
+    )
+    pareto: bool = Field(
+        True,
+        description="Keep other networks beside the best: those of trials that none beats in both score and cost, a tenth of "
+        "the dense cost or more apart. They stay as they were scored, and have no ONNX.",
+    )
+
+    @model_validator(mode="after")
+    def _int8_of_onnx(self) -> Self:
+        if self.int8 and not self.onnx:
+            raise ValueError("int8 is made from the ONNX file; leave onnx on")
+        return self
 
 
 class JobSpec(Strict):
     """Everything a job states besides the model and the data themselves."""
 
     task: Task = Task()
-    budget: Budget
+    budget: Budgets = Field(
+        Budget(),
+        description="Of several, all in one metric, each gets a network of its own, from one search; the largest budget's is "
+        "the best one, the others are among the job's checkpoints.",
+    )
+    constraint: Constraint | None = None
     searcher: SearcherChoice = SearcherChoice()
     pruner: PrunerChoice = PrunerChoice()
     recovery: Recovery = Recovery()
@@ -229,3 +281,37 @@ class JobSpec(Strict):
     resources: Resources = Resources()
     exports: Exports = Exports()
     seed: int = Field(0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _budgets_together(self) -> Self:
+        """Each error names its field, which pydantic's own would not."""
+        several = self.budgets[1:]
+        if not self.budgets or len(self.budgets) > _MOST_BUDGETS:
+            raise InvalidInput("budget", None, f"lists {len(self.budgets)} sizes; state one to {_MOST_BUDGETS}")
+        if several and self.constraint is not None:
+            problem = "goes with one budget, or none that states a limit; leave it out, or post a job for each size"
+            raise InvalidInput("constraint", None, problem)
+        if self.constraint is None and any(budget.open for budget in self.budgets):
+            raise InvalidInput("budget", None, "states no limit; give ratio or max, or a constraint to minimise it under")
+        if self.metric == LATENCY_MS and (several or self.minimises):
+            problem = "is timed around one limit; state one budget with ratio or max, or another metric"
+            raise InvalidInput("budget.metric", LATENCY_MS, problem)
+        if any(budget.metric != self.metric for budget in several):
+            found = ", ".join(dict.fromkeys(budget.metric for budget in self.budgets))
+            raise InvalidInput("budget", None, f"lists sizes in unlike metrics ({found}); post a job for each metric")
+        return self
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """All that are stated, in the order in which they are."""
+        return self.budget if isinstance(self.budget, tuple) else (self.budget,)
+
+    @property
+    def metric(self) -> str:
+        """The budgets'."""
+        return self.budgets[0].metric
+
+    @property
+    def minimises(self) -> bool:
+        """Whether the job looks for the smallest network that keeps the constraint, rather than for a given size."""
+        return self.constraint is not None and self.budgets[0].open

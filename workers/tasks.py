@@ -24,11 +24,13 @@ class Metric:
         title: its name in tables.
         higher_is_better: whether the largest figure is the best one; otherwise the smallest is.
         share: whether it is a share of rows, 0…1.
+        by_input: whether it is a mean over inputs.
     """
 
     title: str
     higher_is_better: bool
     share: bool = False
+    by_input: bool = True
 
     def better(self, one: float, other: float) -> bool:
         """Whether the one figure is better than the other."""
@@ -43,9 +45,9 @@ METRICS = {
     "mae": Metric("MAE", False),
     "agreement": Metric("agreement", True, share=True),
     "kl": Metric("KL", False),
-    "relative_error": Metric("relative error", False),
-    "custom_score": Metric("custom score", True),
-    "custom_error": Metric("custom error", False),
+    "relative_error": Metric("relative error", False, by_input=False),
+    "custom_score": Metric("custom score", True, by_input=False),
+    "custom_error": Metric("custom error", False, by_input=False),
 }
 """By name, what ``task.metric`` may be."""
 

@@ -80,6 +80,7 @@ class PruningTrial(tune.Trainable):
             "score": outcome.score,
             "metric": outcome.metric,
             "error": outcome.error,
+            "drop": outcome.drop,
             "evaluate_seconds": time.perf_counter() - self._began,
             "node": socket.gethostname(),
             "process": os.getpid(),

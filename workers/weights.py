@@ -31,13 +31,13 @@ def prunes_weights(spec: JobSpec) -> bool:
         InvalidInput: a pruner and a budget that do not belong together, or what a job of single weights cannot do.
     """
     if spec.pruner.name != LEVEL:
-        if spec.budget.metric == SPARSITY:
+        if spec.metric == SPARSITY:
             problem = f"cannot be met by {spec.pruner.name}, which removes channels; use pruner level, or another metric"
             raise InvalidInput("budget.metric", SPARSITY, problem)
         return False
-    if spec.budget.metric != SPARSITY:
+    if spec.metric != SPARSITY:
         problem = "is not lowered by level, which leaves zeros in place; use sparsity, or another pruner"
-        raise InvalidInput("budget.metric", spec.budget.metric, problem)
+        raise InvalidInput("budget.metric", spec.metric, problem)
     if spec.pruner.params:
         raise InvalidInput("pruner.params", spec.pruner.params, "is not for level, which takes no parameters; leave it out")
     if spec.searcher.name != "fixed" or spec.searcher.params.get("ranking") == "global":

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.command import Json, answer, command, note, write_json
-from service.cli.tables import show_job, show_jobs, show_plan, show_trials
+from service.cli.tables import show_checkpoints, show_job, show_jobs, show_plan, show_trials
 from service.cli.values import parse_budget, parse_params
 from service.jobs.formats import Format
 
@@ -31,12 +31,15 @@ def register(app: typer.Typer) -> None:
     command(app, "cancel")(cancel)
     command(app, "delete")(delete)
     command(app, "pull", _PULL)(pull)
+    command(app, "checkpoints")(checkpoints)
     command(app, "report", _REPORT)(report)
 
 
 _SUBMIT = """\
   secateur submit resnet20.pt2 --data cifar10.npz --budget macs=0.5 --watch
   secateur submit net.pt2 --data d.npz --budget params=120000
+  secateur submit net.pt2 --data d.npz --budget macs=0.7 --budget macs=0.5
+  secateur submit net.pt2 --data d.npz --max-drop 0.01
   secateur submit net.pt2 --data d.npz --budget latency_ms=0.7
   secateur submit net.pt2 --data d.npz --budget macs=0.3 \\
       --searcher netadapt --param NAME=VALUE --pruner l1 --final-epochs 5
@@ -58,13 +61,17 @@ def submit(
         Path, Option(metavar="DATA", exists=True, dir_okay=False, help="Inputs and labels: .npz, .parquet or .tar.")
     ],
     budget: Annotated[
-        str,
+        list[str] | None,
         Option(
             metavar="METRIC=VALUE",
             help="What the network may cost in macs, params, size_bytes or latency_ms: below 1 a share of the dense network, "
-            "else a maximum (of latency with its unit: latency_ms=0.8ms).",
+            "else a maximum (of latency with its unit: latency_ms=0.8ms); repeatable, for a network of each size. "
+            "METRIC alone beside --max-drop: as little as that allows.",
         ),
-    ],
+    ] = None,
+    max_drop: Annotated[
+        float | None, Option(help="The most that the metric may get worse by; confirmed on the test inputs.")
+    ] = None,
     task: Annotated[
         str | None, Option(metavar="TYPE", help="classification, regression, label_free for data without labels, or custom.")
     ] = None,
@@ -99,7 +106,8 @@ def submit(
     spec = {
         "name": name,
         "task": _given(type=task, metric=metric, code=code and code.read_text(encoding="utf-8")),
-        "budget": parse_budget(budget),
+        "budget": _budget(budget or []),
+        "constraint": _given(max_metric_drop=max_drop),
         "searcher": _given(name=searcher, params={**parse_params(param or []), **_given(warm_start=warm_start)}),
         "pruner": _given(name=pruner, params=parse_params(pruner_param, "--pruner-param") if pruner_param else None),
         "recovery": _given(final_epochs=final_epochs),
@@ -211,6 +219,7 @@ def _control(what: str, job: str, as_json: bool) -> None:
 _PULL = """\
   secateur pull JOB
   secateur pull JOB -o smaller.safetensors --format safetensors
+  secateur pull JOB --format card
 
 A broken download goes on where it ended when the command is run again."""
 
@@ -218,15 +227,29 @@ A broken download goes on where it ended when the command is run again."""
 def pull(
     job: JobId,
     output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="[JOB.pt2, …]")] = None,
-    format: Annotated[Format, Option(help="recipe: what was removed, as JSON.")] = Format.PT2,
+    format: Annotated[
+        Format, Option(help="recipe: what was removed, as JSON. card: how the network was made, in full.")
+    ] = Format.PT2,
+    trial: Annotated[int | None, Option(min=0, help="Another network that was kept; see 'secateur checkpoints'.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Downloads a job's best network and verifies its sha256."""
+    """Downloads a job's best network, or another that it kept, and verifies its sha256."""
     from service.client import Client
 
     with Client() as client:
-        target = output or Path(Path(f"{job}.{format.extension}").name)  # never another folder, whatever was typed
-        _answer_file(client.download(job, format.value, target), as_json)
+        name = job if trial is None else f"{job}-{trial}"
+        target = output or Path(Path(f"{name}.{format.extension}").name)  # never another folder, whatever was typed
+        _answer_file(client.download(job, format.value, target, trial), as_json)
+
+
+def checkpoints(job: JobId, as_json: Json = False) -> None:
+    """Lists the networks that a job kept: the best one, and others of other sizes."""
+    from service.client import Client
+
+    with Client() as client:
+        found = client.checkpoints(job)
+        metric = "" if as_json else client.job(job)["metric"]["name"]
+    answer(found, as_json, lambda kept: show_checkpoints(kept, metric))
 
 
 _REPORT = """\
@@ -269,6 +292,11 @@ def _watch(client: Any, job_id: str, as_json: bool) -> None:
         typer.echo(f"Fetch the network with: secateur pull {job_id}")
     if ended["state"] != "succeeded":
         raise typer.Exit(1)
+
+
+def _budget(typed: list[str]) -> Any:
+    budgets = [parse_budget(text) for text in typed]
+    return budgets[0] if len(budgets) == 1 else budgets or None
 
 
 def _given(**fields: Any) -> dict[str, Any]:

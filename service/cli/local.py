@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pruners.errors import InvalidInput
 from service.cli.command import Json, answer, command, note
-from service.cli.tables import show_inspection
+from service.cli.tables import show_inspection, show_replay
 
 Option = typer.Option
 
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     command(app, "serve", _SERVE)(serve)
     command(app, "inspect", _INSPECT)(inspect)
+    command(app, "replay", _REPLAY)(replay)
     command(app, "demo")(demo)
 
 
@@ -90,6 +92,43 @@ def inspect(
         svg.write_text(draw(found, model.stem), encoding="utf-8")
         note(f"The picture is in {svg}.")
     answer(found, as_json, show_inspection)
+
+
+_REPLAY = """\
+  secateur pull JOB --format card
+  secateur replay JOB.card.json --model resnet20.pt2 --data cifar10.npz
+
+The same versions on the same kind of machine give the same bytes."""
+
+
+def replay(
+    card: Annotated[Path, typer.Argument(metavar="CARD", exists=True, dir_okay=False, help="A model card.")],
+    model: Annotated[Path, Option(metavar="MODEL.pt2", exists=True, dir_okay=False, help="The network that was uploaded.")],
+    data: Annotated[Path, Option(metavar="DATA", exists=True, dir_okay=False, help="The data set that was uploaded.")],
+    output: Annotated[Path | None, Option("--output", "-o", metavar="FOLDER", help="[CARD's name]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Makes a network again from its card, cut, trained and written as it was; fails if a file differs. Needs no server."""
+    from pydantic import ValidationError
+
+    from workers.card import Card
+    from workers.replay import replay as run
+
+    try:
+        asked = Card.model_validate_json(card.read_bytes())
+    except ValidationError as error:
+        problem = "is no model card of this version of Secateur; pull it again, or replay it with the version that made it"
+        raise InvalidInput("card", str(card), problem) from error
+    folder = output or Path(card.name.split(".")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    files = run(asked, model, data, folder, lambda message, **_: note(message))
+    same = all(file.same for file in files.values())
+    shown = {form: {"path": str(file.path), "sha256": file.sha256, "same": file.same} for form, file in files.items()}
+    answer(shown, as_json, show_replay)
+    if not same:
+        found = "; ".join(asked.differences()) or "versions and machine are the card's"
+        note(f"Not all files are the card's: {found}.")
+        raise typer.Exit(1)
 
 
 def demo() -> None:

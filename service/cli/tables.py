@@ -30,7 +30,7 @@ def show_jobs(jobs: Sequence[Json]) -> None:
     for job in jobs:
         progress, best = job["progress"], job["best"]
         result = "" if best is None else f"{job['metric']['name']} {number_text(best['metric'])}"
-        budget = budget_text(job["spec"]["budget"])
+        budget = budget_text(job["spec"])
         table.add_row(job["id"], job["name"], job["state"], f"{progress['finished']}/{progress['planned']}", result, budget)
     _print(table if jobs else "There are no jobs yet; make one with 'secateur submit'.")
 
@@ -40,7 +40,7 @@ def show_job(job: Json) -> None:
     progress = job["progress"]
     _print(f"{job['name']} ({job['id']})")
     _print(f"state   {job['state']}" + (f": {job['reason']}" if job["reason"] else ""))
-    _print(f"budget  {budget_text(job['spec']['budget'])}")
+    _print(f"budget  {budget_text(job['spec'])}")
     _print(f"trials  {progress['finished']} of {progress['planned']}, {progress['failed']} failed")
     _print(f"best    {best_text(job)}")
     if job["baseline"] is not None and job["best"] is not None:
@@ -51,6 +51,25 @@ def show_job(job: Json) -> None:
             dense, pruned = job["baseline"][name], job["best"][name]
             table.add_row(title, form.format(dense), form.format(pruned), f"{pruned / dense:.3f}" if dense else "")
         _print(table)
+        if job["best"].get("max_drop") is not None:
+            _print(f"The metric dropped by at most {number_text(job['best']['max_drop'])}, with 95 % confidence.")
+
+
+def show_checkpoints(checkpoints: Sequence[Json], metric: str) -> None:
+    """One line per network that a job kept."""
+    table = _table("trial>", f"{metric}>", "MACs>", "params>", "ms>", "bytes>", "formats")
+    for kept in checkpoints:
+        forms = ", ".join(file["format"] for file in kept["files"])
+        latency, size = f"{kept['latency_ms']:.3f}", f"{kept['size_bytes']:,}"
+        costs = (f"{kept['macs']:,}", f"{kept['params']:,}", latency, size)
+        table.add_row(str(kept["trial"]), number_text(kept["metric"]), *costs, forms)
+    _print(table if checkpoints else "No networks yet; there are some once the job succeeded.")
+
+
+def show_replay(files: Json) -> None:
+    """One line per file that was made again."""
+    for form, file in files.items():
+        _print(f"{form}: {file['path']} is {'the same' if file['same'] else 'another file'}, sha256 {file['sha256']}")
 
 
 def show_trials(trials: Sequence[Json], metric: str) -> None:

@@ -19,12 +19,14 @@ def parse_limit(option: str, text: str) -> int | None:
 
 
 def parse_budget(text: str) -> dict[str, Any]:
-    """``macs=0.5`` is a share of the dense network, ``params=120000`` and ``latency_ms=0.8ms`` are maxima.
+    """``macs=0.5`` is a share of the dense network, ``params=120000`` and ``latency_ms=0.8ms`` are maxima, ``params`` is open.
 
     Raises:
         InvalidInput: none of these.
     """
-    metric, _, value = text.partition("=")
+    metric, equals, value = text.partition("=")
+    if metric and not equals:
+        return {"metric": metric}
     absolute = metric == "latency_ms" and value.endswith("ms")  # one that may be below 1
     try:
         number = float(value.removesuffix("ms") if absolute else value)

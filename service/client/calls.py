@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
@@ -48,7 +48,7 @@ class Calls(ABC, Generic[One, Many, Listed, File, Done, Made]):
         model: torch.nn.Module,
         example_input: torch.Tensor,
         data: Mapping[str, Any] | str | Path,
-        budget: Mapping[str, Any],
+        budget: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         **spec: Any,
     ) -> Made:
         """Exports a network, uploads it with its data and creates the job.
@@ -58,13 +58,16 @@ class Calls(ABC, Generic[One, Many, Listed, File, Done, Made]):
             example_input: ``[batch, ...]``, one input of the network; any batch size.
             data: ``x_train, y_train, x_test, y_test`` and optionally ``x_val, y_val`` (no ``y`` at all for a task without
                 labels), or an ``.npz``, ``.parquet`` or ``.tar`` file.
-            budget: such as ``{"metric": "macs", "ratio": 0.5}``.
+            budget: such as ``{"metric": "macs", "ratio": 0.5}``, or several for a network of each size; ``None`` beside a
+                ``constraint={"max_metric_drop": 0.01}``: as little as that allows.
             spec: any other field of ``POST /jobs``: ``name="half"``, ``searcher={"name": "auto"}``, …
 
         Raises:
             InvalidInput: a network that cannot be exported, or data that are no arrays.
         """
-        return self._made(self._submitted(model, example_input, data, {"budget": dict(budget), **spec}))
+        if budget is not None:
+            spec["budget"] = dict(budget) if isinstance(budget, Mapping) else [dict(each) for each in budget]
+        return self._made(self._submitted(model, example_input, data, spec))
 
     def upload_model(self, model: str | Path | bytes, name: str | None = None) -> One:
         """Uploads a ``.pt2`` file or its bytes; its id, costs and groups. ``name`` defaults to the file's."""
@@ -133,15 +136,24 @@ class Calls(ABC, Generic[One, Many, Listed, File, Done, Made]):
         """Forgets a job that has ended, with its trials and events."""
         return self._done(self._connection.json("DELETE", _job(job_id)))
 
-    def download(self, job_id: str, format: str, path: str | Path) -> File:
-        """Pulls the best network into the file ``path``: its sha256 is verified, and a broken download goes on where it ended.
+    def download(self, job_id: str, format: str, path: str | Path, trial: int | None = None) -> File:
+        """Pulls a network into the file ``path``: its sha256 is verified, and a broken download goes on where it ended.
 
         Args:
             job_id: a job that has succeeded.
-            format: ``pt2``, ``safetensors``, ``recipe`` or ``onnx``.
+            format: ``pt2``, ``safetensors``, ``recipe``, ``onnx``, ``int8`` or ``card``.
             path: replaced if there is one.
+            trial: of one of ``checkpoints``; ``None``: the best network.
         """
-        return self._file(download(self._connection, f"{_job(job_id)}/checkpoint", {"format": format}, Path(path)))
+        return self._file(download(self._connection, f"{_job(job_id)}/checkpoint", wanted(format, trial), Path(path)))
+
+    def checkpoints(self, job_id: str) -> Listed:
+        """The networks that a job kept, the best one first, with their figures and files."""
+        return self._listed(f"{_job(job_id)}/checkpoints")
+
+    def card(self, job_id: str, trial: int | None = None) -> One:
+        """How a network was made, in full: the model card, which ``secateur replay`` takes."""
+        return self._call("GET", f"{_job(job_id)}/checkpoint", params=wanted("card", trial))
 
     def report(self, job_id: str, path: str | Path) -> File:
         """Pulls a finished job's report, one HTML file, into the file ``path``, replaced if there is one."""
@@ -247,6 +259,11 @@ class Calls(ABC, Generic[One, Many, Listed, File, Done, Made]):
             dataset_id = (await self._upload("/datasets", arrays, None))["id"]
         job = await self._created({"model": model_id, "dataset": dataset_id, **spec})
         return str(job["id"])
+
+
+def wanted(format: str, trial: int | None) -> dict[str, str]:
+    """Of a job's checkpoints: a form of the best network, or of another trial's."""
+    return {"format": format, **({} if trial is None else {"trial": str(trial)})}
 
 
 def _job(job_id: str) -> str:

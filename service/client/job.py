@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pruners.errors import InvalidInput, JobFailed
-from service.client.calls import Calls, File, Json, One
+from service.client.calls import Calls, File, Json, Listed, One, wanted
 from service.client.download import download
 from service.client.line import run
 
@@ -23,10 +23,10 @@ Graph = TypeVar("Graph")
 Module = TypeVar("Module")
 
 
-class JobMethods(Generic[One, File, Graph, Module]):
-    """What both kinds of job do; the type parameters are what methods return: JSON, a path, and networks."""
+class JobMethods(Generic[One, Listed, File, Graph, Module]):
+    """What both kinds of job do; the type parameters are what methods return: JSON, lists of it, a path, and networks."""
 
-    client: Calls[One, Any, Any, File, Any, Any]
+    client: Calls[One, Any, Listed, File, Any, Any]
     id: str
 
     def __repr__(self) -> str:
@@ -63,20 +63,28 @@ class JobMethods(Generic[One, File, Graph, Module]):
         """Ends the search with the best network so far."""
         return self.client.stop(self.id)
 
-    def download(self, path: str | Path, format: str = "pt2") -> File:
-        """Pulls the best network into a file; see ``Client.download``."""
-        return self.client.download(self.id, format, path)
+    def download(self, path: str | Path, format: str = "pt2", trial: int | None = None) -> File:
+        """Pulls the best network, or that of another trial, into a file; see ``Client.download``."""
+        return self.client.download(self.id, format, path, trial)
+
+    def checkpoints(self) -> Listed:
+        """The networks that it kept, the best one first; see ``Client.checkpoints``."""
+        return self.client.checkpoints(self.id)
+
+    def card(self, trial: int | None = None) -> One:
+        """How its best network, or that of another trial, was made; see ``Client.card``."""
+        return self.client.card(self.id, trial)
 
     def report(self, path: str | Path) -> File:
         """Pulls the report, one HTML file; see ``Client.report``."""
         return self.client.report(self.id, path)
 
-    def checkpoint(self) -> Graph:
-        """The best network: real ``nn`` modules under their original names, in eval mode, ready to train or export.
+    def checkpoint(self, trial: int | None = None) -> Graph:
+        """The best network, or that of another trial: real ``nn`` modules under their original names, in eval mode.
 
-        Nothing in the file is executed: it goes through the same reader as uploads do.
+        It is ready to train or export. Nothing in the file is executed: it goes through the same reader as uploads do.
         """
-        return self._graph(self._with_files(["pt2"], _read))
+        return self._graph(self._with_files(["pt2"], _read, trial))
 
     def apply(self, model: nn.Module, attributes: Mapping[str, Mapping[str, Any]] | None = None) -> Module:
         """The best network as an object of your own class, in eval mode; ``model`` itself is left as it is.
@@ -114,18 +122,18 @@ class JobMethods(Generic[One, File, Graph, Module]):
             raise JobFailed(f"Job {self.id} {job['state']}: {job['reason']}")
         return job
 
-    async def _with_files(self, formats: list[str], use: Callable[..., Any]) -> Any:
-        """What becomes of the best network's files in these formats."""
+    async def _with_files(self, formats: list[str], use: Callable[..., Any], trial: int | None = None) -> Any:
+        """What becomes of a network's files in these formats."""
         connection = self.client._connection
         with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
             files = [
-                await download(connection, f"/jobs/{self.id}/checkpoint", {"format": form}, Path(folder) / form)
+                await download(connection, f"/jobs/{self.id}/checkpoint", wanted(form, trial), Path(folder) / form)
                 for form in formats
             ]
             return await connection.line.work(lambda: use(*files))
 
 
-class Job(JobMethods[Json, Path, "GraphModule", "nn.Module"]):
+class Job(JobMethods[Json, list[Json], Path, "GraphModule", "nn.Module"]):
     """A job on a server.
 
     Args:
@@ -144,7 +152,9 @@ class Job(JobMethods[Json, Path, "GraphModule", "nn.Module"]):
         return run(work)
 
 
-class AsyncJob(JobMethods[Awaitable[Json], Awaitable[Path], "Awaitable[GraphModule]", "Awaitable[nn.Module]"]):
+class AsyncJob(
+    JobMethods[Awaitable[Json], Awaitable[list[Json]], Awaitable[Path], "Awaitable[GraphModule]", "Awaitable[nn.Module]"]
+):
     """A job on a server, for asyncio: ``Job``, whose methods are awaited.
 
     Args:

@@ -162,6 +162,7 @@ class Job(Owned, Base):
 
     ``attempt`` is the fencing token: it grows with each process that is started for the job, and only the newest may
     write. ``losses`` counts the processes lost since a trial was last told. ``sequence`` numbers the job's asks and tells.
+    ``kept`` has the figures of all networks that it kept, ``best`` first; null in jobs that ended before there were others.
     ``stop_asked``: no trial is to start any more, whatever becomes of the process. ``scoring`` is the ``SCORING`` that its
     trials are scored by. ``times`` are the milliseconds that ``workers.latency`` measured for a budget of them; before that is
     done, ``budget_limit``, in the units of the budget's cost, is null. ``message`` is the last line that it said about its
@@ -190,6 +191,7 @@ class Job(Owned, Base):
     webhook: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     baseline: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     best: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    kept: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -238,7 +240,8 @@ class Trial(Base):
     ``size_bytes`` is null in trials from before it was a cost; no budget of theirs asked for it. ``latency_ns`` is foretold, in
     jobs whose budget is milliseconds. ``parent`` is the number of
     the trial that this one started from, null for the dense network; ``training`` has ``schedule``, ``params`` and
-    ``retrain``, null for a bare cut. ``losses`` tells of each worker that was lost with it: ``at``, ``attempt``, ``reason``.
+    ``retrain``, null for a bare cut. ``metric_drop`` is the outcome's ``drop``. ``losses`` tells of each worker that was lost
+    with it: ``at``, ``attempt``, ``reason``.
     """
 
     __tablename__ = "trials"
@@ -262,6 +265,7 @@ class Trial(Base):
     latency_ns: Mapped[int | None] = mapped_column(BigInteger)
     score: Mapped[float | None]
     metric: Mapped[float | None]
+    metric_drop: Mapped[float | None]
     error: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     losses: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default="[]")
@@ -280,7 +284,7 @@ class Trial(Base):
 
 
 class Checkpoint(Base):
-    """One downloadable form of a trial's network, in the store."""
+    """One downloadable form of a trial's network, in the store; ``metric`` is null where it is the network's own."""
 
     __tablename__ = "checkpoints"
 
@@ -289,6 +293,7 @@ class Checkpoint(Base):
     format: Mapped[str] = mapped_column(String(20), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
     size: Mapped[int] = mapped_column(BigInteger)
+    metric: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

@@ -12,8 +12,18 @@ class Format(StrEnum):
     SAFETENSORS = "safetensors"
     RECIPE = "recipe"
     ONNX = "onnx"
+    INT8 = "int8"
+    CARD = "card"
 
     @property
     def extension(self) -> str:
         """Of a file in this form."""
-        return "json" if self is Format.RECIPE else self.value
+        return _EXTENSIONS.get(self, self.value)
+
+    @property
+    def media_type(self) -> str:
+        """Of a file in this form."""
+        return "application/json" if self.extension.endswith("json") else "application/octet-stream"
+
+
+_EXTENSIONS = {Format.RECIPE: "json", Format.INT8: "int8.onnx", Format.CARD: "card.json"}

@@ -30,7 +30,7 @@ def known_outcomes(session: Session, job: Job) -> dict[Widths, Outcome]:
     ]
     trials = session.scalars(select(Trial).where(Trial.job_id.in_(alike)).order_by(Trial.job_id.desc(), Trial.number.desc()))
     return {
-        tuple(trial.widths): Outcome(trial.score, trial.metric)
+        tuple(trial.widths): Outcome(trial.score, trial.metric, drop=trial.metric_drop)
         for trial in trials
         if trial.score is not None and trial.metric is not None and trial.parent is None and trial.training is None
     }

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import structlog
 from sqlalchemy import func, select
@@ -26,11 +26,14 @@ from searchers.base import Asked, Given, Outcome, Proposal, Record, Told, Traini
 from searchers.space import Widths
 from service.database import Database, DatabaseAway, now
 from service.database.tables import Attempt, Checkpoint, Job, Trial
+from service.jobs.card import make_card
+from service.jobs.formats import Format
 from service.jobs.known import known_outcomes
 from service.jobs.states import LIVE, UNWANTED, WRITABLE, State, announce, locked, move
 from service.problems import StorageFull
 from service.store import Store, StoreAway
-from workers.log import Artefact, JobLog, Measurement, Plan, Worker
+from workers.card import Card
+from workers.log import Finished, JobLog, Measurement, Plan, Worker
 
 OUTAGE_SECONDS = 3600.0  # that a process waits for its database; what it has found so far is on record anyway
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # seconds between two tries; a database that is back is noticed within the latter
@@ -105,7 +108,7 @@ class DatabaseLog(JobLog):
         entries: list[tuple[int, Record]] = []
         for trial in trials:
             proposal = _proposal(trial)
-            outcome = Outcome(trial.score, trial.metric, trial.error)
+            outcome = Outcome(trial.score, trial.metric, trial.error, trial.metric_drop)
             if trial.given:
                 entries.append((trial.asked_sequence, Given(proposal, outcome)))
                 continue
@@ -231,7 +234,7 @@ class DatabaseLog(JobLog):
         log.warning("trial_lost", trial=proposal_id, reason=reason)
 
     def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
-        for figure in (outcome.score, outcome.metric):
+        for figure in (outcome.score, outcome.metric, outcome.drop):
             if figure is not None and not math.isfinite(figure):
                 raise ValueError(f"trial {proposal_id} has the figure {figure}, which no database keeps and no JSON shows")
 
@@ -242,6 +245,7 @@ class DatabaseLog(JobLog):
             trial.told_sequence = job.sequence
             trial.state = "failed" if outcome.score is None else "succeeded"
             trial.score, trial.metric, trial.error = outcome.score, outcome.metric, outcome.error
+            trial.metric_drop = outcome.drop
             trial.finished_at = now(session)
             trial.evaluate_seconds = evaluate_seconds
             if worker is not None:
@@ -263,19 +267,35 @@ class DatabaseLog(JobLog):
     def progress(self, message: str, **figures: float) -> None:
         self._write(lambda session, job, _: announce(session, job, "progress", {"message": message, **figures}))
 
-    def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
-        put = self._store.put_file
-        blobs = [(artefact.format, patiently(partial(put, artefact.path), (StoreAway,))) for artefact in artefacts]
+    def succeeded(self, baseline: Measurement, networks: Sequence[Finished]) -> None:
+        rows = [row for network in networks if network.artefacts for row in self._stored(baseline, network)]
+        figures = [{"trial": network.trial, **asdict(network.measured)} for network in networks]
 
         def change(session: Session, job: Job, attempt: Attempt) -> None:
-            for form, blob in blobs:
-                session.add(Checkpoint(job_id=job.id, trial=trial, format=form, sha256=blob.sha256, size=blob.size))
+            session.add_all([Checkpoint(job_id=job.id, **row) for row in rows])
             job.baseline = {"trial": None, **asdict(baseline)}
-            job.best = {"trial": trial, **asdict(best)}
+            job.best, job.kept = figures[0], figures
             move(session, job, State.SUCCEEDED, job.reason if job.stop_asked else None)
 
         self._ending = True
         self._write(change, also_pausing=True)  # there is nothing left to pause
+
+    def _stored(self, baseline: Measurement, network: Finished) -> list[dict[str, Any]]:
+        """A network's files and its card, in the store, as rows of checkpoints."""
+        put = self._store.put_file
+        files = [(artefact, patiently(partial(put, artefact.path), (StoreAway,))) for artefact in network.artefacts]
+
+        def read() -> Card:
+            with self._database.read() as session:
+                return make_card(session, session.get_one(Job, self._job_id), baseline, network, files)
+
+        text = patiently(read).model_dump_json(indent=1).encode()
+        card = patiently(lambda: self._store.put([text]), (StoreAway,))
+        found = [(artefact.format, blob, artefact.metric) for artefact, blob in files]
+        return [
+            {"trial": network.trial, "format": form, "sha256": blob.sha256, "size": blob.size, "metric": metric}
+            for form, blob, metric in [*found, (Format.CARD.value, card, None)]
+        ]
 
     def failed(self, reason: str) -> None:
         """The job cannot end well; ``reason`` is one sentence for its owner."""

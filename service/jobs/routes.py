@@ -44,8 +44,6 @@ EVENT_STREAM = "text/event-stream"
 MAX_NUMBER = 2**31 - 1  # of a trial: the largest integer of its column
 
 
-_MEDIA_TYPES = {Format.RECIPE: "application/json"}
-
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -193,19 +191,29 @@ def get_checkpoints(job_id: str, context: InContext) -> Page[CheckpointView]:
         **documented(NotFound, Conflict, BadRange),
     },
 )
-def get_checkpoint(job_id: str, context: InContext, format: Format = Format.PT2) -> FileResponse:
-    """The best network. The `ETag` is the file's sha256; `Range` resumes a broken download."""
+def get_checkpoint(
+    job_id: str,
+    context: InContext,
+    format: Format = Format.PT2,
+    trial: Annotated[
+        int | None, Query(ge=0, le=MAX_NUMBER, description="Of another network that the job kept; by default the best one.")
+    ] = None,
+) -> FileResponse:
+    """A network that the job kept. The `ETag` is the file's sha256; `Range` resumes a broken download."""
     jobs = JobRepository(context.database)
     job = jobs.get(job_id)
-    files = {file.format: file for file in jobs.checkpoints(job_id)}
+    number = job.best["trial"] if trial is None and job.best is not None else trial
+    files = {file.format: file for file in jobs.checkpoints(job_id) if file.trial == number}
     if format not in files:
-        raise Conflict(f"Job {job.id} is {job.state} and has no {format} checkpoint; it has one once it succeeded.")
+        which = "checkpoint" if trial is None else f"checkpoint of trial {trial}"
+        raise Conflict(f"Job {job.id} is {job.state} and has no {format} {which}; it has one once it succeeded.")
     file = files[format]
+    name = job.id if trial is None else f"{job.id}-{trial}"
     return FileResponse(
         context.store.verified(file.sha256),
         headers={"ETag": f'"{file.sha256}"'},
-        media_type=_MEDIA_TYPES.get(format, "application/octet-stream"),
-        filename=f"{job.id}.{format.extension}",
+        media_type=format.media_type,
+        filename=f"{name}.{format.extension}",
     )
 
 

@@ -66,7 +66,7 @@ class PlanView(BaseModel):
     dense: int | None = Field(
         description="Cost of the network as it is; the three are null for milliseconds: the job times them."
     )
-    limit: int | None = Field(description="The most that the pruned network may cost.")
+    limit: int | None = Field(description="The most that the pruned network may cost; of several budgets, within the largest.")
     least: int | None = Field(description="The smallest cost that these layers allow.")
     planned_trials: int = Field(description="Of this job's own, at most.")
     given_trials: int = Field(0, description="Of the earlier job that `searcher.params.warm_start` names.")
@@ -89,6 +89,11 @@ class Figures(BaseModel):
         None, description="Interquartile range of the passes that were timed; null: from before it was recorded."
     )
     budget_ratio: float = Field(description="Its cost in the budget's metric as a share of the dense network's.")
+    max_drop: float | None = Field(
+        None,
+        description="Of a job with a constraint: what the metric dropped by at most against the dense network, with 95 % "
+        "confidence, by paired differences on the test split.",
+    )
 
 
 class Counts(BaseModel):
@@ -108,7 +113,10 @@ class Progress(BaseModel):
     succeeded: int
     failed: int
     running: int
-    best_trial: int | None = Field(description="The highest score so far among trials within the budget.")
+    best_trial: int | None = Field(
+        description="The highest score so far among trials within the budget (the largest, of several); of a job with a "
+        "constraint alone, the smallest network that kept it on the search inputs."
+    )
     best_score: float | None
     best_metric: float | None = Field(description="That trial's metric on the search inputs.")
     message: str | None = Field(description="What the job said last: an epoch of training, for instance.")
@@ -215,6 +223,11 @@ class OutcomeView(BaseModel):
     size_bytes: int | None = Field(description="Of weights and buffers; null: from before it was recorded.")
     latency_ms: float | None = Field(description="Foretold for one input, if the budget is milliseconds; otherwise null.")
     error: str | None
+    drop: float | None = Field(
+        None,
+        description="Of a job with a constraint: an upper bound of what the metric dropped by, as it would be with as many "
+        "search inputs as there are test inputs.",
+    )
 
 
 class WorkerView(BaseModel):
@@ -273,6 +286,10 @@ class CheckpointFile(BaseModel):
     format: str = Field(examples=["pt2"])
     sha256: str
     size: int
+    metric: float | None = Field(
+        None,
+        description="On the test split, of a form that computes a little otherwise (int8); null: the network's own.",
+    )
     href: str
 
 

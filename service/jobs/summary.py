@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -92,7 +92,7 @@ def _recall(jobs: Sequence[Job], found: Mapping[str, Summary]) -> list[Job]:
 def _work_out(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary]) -> None:
     by_metric: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        by_metric[job.spec["budget"].get("metric", "macs")].append(job)
+        by_metric[_budget(job).get("metric", "macs")].append(job)
     for metric, alike in by_metric.items():
         if metric == SPARSITY:
             _add_by_hand(session, alike, found)
@@ -103,6 +103,26 @@ def _work_out(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary
             found[job_id].best = Scored(*row)
         for job_id, *row in session.execute(_front(ids, cost)):
             found[job_id].front.append(Scored(*row))
+    for job in jobs:
+        if (constraint := job.spec.get("constraint")) and not (_budget(job).get("ratio") or _budget(job).get("max")):
+            found[job.id].best = _smallest(session, job, constraint["max_metric_drop"])
+
+
+def _budget(job: Job) -> dict[str, Any]:
+    """The first of a job's budgets, as it was stated."""
+    budget: Any = job.spec["budget"]
+    first: dict[str, Any] = budget[0] if isinstance(budget, list) else budget
+    return first
+
+
+def _smallest(session: Session, job: Job, most_drop: float) -> Scored | None:
+    """Of a job that looks for the smallest network that keeps a constraint: the smallest so far."""
+    metric = _budget(job).get("metric", "macs")
+    if metric == SPARSITY:
+        return None
+    kept = select(*_SCORED).where(Trial.job_id == job.id, Trial.state == "succeeded", Trial.metric_drop <= most_drop)
+    rows: Iterator[Any] = iter(session.execute(kept.order_by(getattr(Trial, metric), Trial.number).limit(1)))
+    return next((Scored(*row) for row in rows), None)
 
 
 def _best(ids: Sequence[str], cost: Column) -> Select[Any]:

@@ -15,6 +15,7 @@ from searchers.space import SearchSpace
 from service.inspection import Kind
 from service.jobs.schemas import PlannedGroup, PlanView
 from service.uploads import stale
+from workers.constraint import check_constraint
 from workers.plan import check_schedule, check_scored, make_searcher, make_space, selected_groups
 from workers.spec import LATENCY_MS, JobSpec, PrunerChoice, Task
 from workers.tasks import check_task
@@ -34,7 +35,8 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
         InvalidInput: the first thing that cannot work.
     """
     _check_pruner(spec.pruner, pruners)
-    if any(pruner["name"] == spec.pruner.name and pruner["schedule"] for pruner in pruners):
+    schedule = any(pruner["name"] == spec.pruner.name and pruner["schedule"] for pruner in pruners)
+    if schedule:
         check_schedule(spec)
     uploads: tuple[tuple[str, Kind, Mapping[str, Any]], ...] = (("model", "model", model), ("dataset", "data", data))
     for field, kind, found in uploads:
@@ -43,6 +45,7 @@ def plan(spec: JobSpec, model: Mapping[str, Any], data: Mapping[str, Any], prune
     _check_inputs(model, data)
     _check_recipe(spec, data)
     task = check_task(spec, model["outputs"], data)
+    check_constraint(spec, task, data, schedule)
     if prunes_weights(spec):
         groups, cost = weight_groups(model["layers"]), weight_cost(model["layers"])
     else:
@@ -106,7 +109,7 @@ def _show(shape: Sequence[int | None]) -> str:
 
 
 def _costs(spec: JobSpec, space: SearchSpace) -> dict[str, int | None]:
-    if spec.budget.metric == LATENCY_MS:
+    if spec.metric == LATENCY_MS:
         return {"dense": None, "limit": None, "least": None}
     return {"dense": space.cost(space.dense), "limit": space.budget.limit, "least": space.cost(space.least)}
 
@@ -124,7 +127,7 @@ def _view(spec: JobSpec, task: Task, groups: Sequence[Mapping[str, Any]], space:
 
     return PlanView(
         task=task,
-        metric=spec.budget.metric,
+        metric=spec.metric,
         **_costs(spec, space),
         planned_trials=searcher.planned_trials,
         groups=[

@@ -73,6 +73,7 @@ def trial_view(trial: Trial) -> TrialView:
             size_bytes=trial.size_bytes,
             latency_ms=milliseconds(trial.latency_ns),
             error=trial.error,
+            drop=trial.metric_drop,
         )
     return TrialView(
         number=trial.number,
@@ -97,20 +98,19 @@ def event_view(event: Event) -> EventView:
 
 
 def checkpoint_views(job: Job, files: Sequence[Checkpoint]) -> list[CheckpointView]:
-    """The networks that a job kept: the best one, in all of its forms."""
+    """The networks that a job kept, the best one first, each in all of its forms."""
     if not files or job.best is None:
         return []
-    href = f"/jobs/{job.id}/checkpoint?format="
-    return [
-        CheckpointView(
-            **job.best,
-            files=[
-                CheckpointFile(format=file.format, sha256=file.sha256, size=file.size, href=href + file.format)
-                for file in files
-            ],
-            created_at=files[0].created_at,
-        )
-    ]
+    views = []
+    for figures in job.kept or [job.best]:
+        own = [file for file in files if file.trial == figures["trial"]]
+        href = f"/jobs/{job.id}/checkpoint?trial={figures['trial']}&format="
+        forms = [
+            CheckpointFile(format=file.format, sha256=file.sha256, size=file.size, metric=file.metric, href=href + file.format)
+            for file in own
+        ]
+        views.append(CheckpointView(**figures, files=forms, created_at=own[0].created_at))
+    return views
 
 
 def _metric(task: Task) -> MetricView:

@@ -97,6 +97,7 @@ def _copy(job: Job, trial: Trial, number: int) -> Trial:
         size_bytes=trial.size_bytes,
         score=trial.score,
         metric=trial.metric,
+        metric_drop=trial.metric_drop,
         asked_sequence=number + 1,
         told_sequence=number + 1,
     )

@@ -66,7 +66,7 @@ def report(
         budget_limit: the most that the network may cost, in the units of ``Job.budget_limit``.
         checkpoints: the networks that it kept.
     """
-    metric = job.spec.budget.metric
+    metric = job.spec.metric
     limit = (budget_limit or 0) / _UNIT.get(metric, 1)
     costs = {trial.number: _cost(trial, metric) for trial in trials}
     scored = [trial for trial in trials if trial.score is not None]
@@ -155,7 +155,7 @@ def _pareto(
 
     return chart(
         f"What each trial costs, and its {job.metric.title} on the search inputs",
-        _UNITS[job.spec.budget.metric],
+        _UNITS[job.spec.metric],
         f"{job.metric.title}{unit}",
         [
             data("trial", "faint", _thinned([trial for trial in measured if trial.number not in front])),

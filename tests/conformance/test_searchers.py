@@ -29,8 +29,8 @@ from searchers.base import (
     Told,
     Training,
     Wait,
-    best,
     parse_params,
+    ranked,
     replay,
 )
 from searchers.space import Budget, Group, SearchSpace, Widths
@@ -254,8 +254,8 @@ def test_a_warm_start_is_not_tried_again_and_no_search_ends_worse_than_it(name, 
         run = replace(setup, of=second).run(name, objective_of(kind), earlier)
         proposals = {proposal.id: proposal for proposal, _ in run.tried}
         outcomes = {proposal.id: outcome for proposal, outcome in run.tried}
-        start = best(proposals, {n: outcomes[n] for n in range(len(earlier))}, second.fits)
-        end = best(proposals, outcomes, second.fits)
+        start = next(iter(ranked(proposals, {n: outcomes[n] for n in range(len(earlier))}, second.fits)), None)
+        end = next(iter(ranked(proposals, outcomes, second.fits)), None)
         if start is not None and kind != "not a number":
             assert end is not None
             assert outcomes[end.id].score >= outcomes[start.id].score

@@ -129,6 +129,24 @@ def test_other_formats_hold_the_same_network(job: dict[str, Any], client: Client
     assert len(recipe["keep"]["blocks.0.conv1.weight"].get("0", range(16))) == len(weights["blocks.0.conv1.weight"])
 
 
+def test_a_replay_of_the_card_makes_the_same_bytes(
+    job: dict[str, Any], files: tuple[Path, Path], client: Client, tmp_path: Path
+) -> None:
+    """In another process, by the command line, from the card of a job whose network was cut in rounds."""
+    card = client.download(job["id"], "card", tmp_path / "card.json")
+    output = subprocess.run(_replaying(card, files, tmp_path / "again"), check=True, capture_output=True, text=True).stdout
+    replayed = json.loads(output)
+    kept = client.checkpoints(job["id"])[0]
+    hashes = {file["format"]: file["sha256"] for file in kept["files"] if file["format"] != "card"}
+    assert {form: file["sha256"] for form, file in replayed.items()} == hashes
+    assert hashes.keys() == {"pt2", "safetensors", "recipe", "onnx"}
+
+
+def _replaying(card: Path, files: tuple[Path, Path], folder: Path) -> list[str]:
+    options = ["--model", str(files[0]), "--data", str(files[1]), "--output", str(folder), "--json"]
+    return [sys.executable, "-m", "service.cli", "replay", str(card), *options]
+
+
 def test_rays_dashboard_lists_the_job_and_the_trials_by_name(job: dict[str, Any], client: Client, data_dir: Path) -> None:
     url = json.loads((data_dir / "ray.json").read_text())["jobs_url"]
     header = {"Authorization": f"Bearer {(data_dir / 'ray.token').read_text()}"}

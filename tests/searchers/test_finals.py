@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from searchers.base import Asked, Done, Given, Outcome, Proposal, Record, Told, Training, Wait, best, replay
+from searchers.base import Asked, Done, Given, Outcome, Proposal, Record, Told, Training, Wait, ranked, replay
 from searchers.finals import Finals
 from searchers.space import Widths
 from tests.searchers.objectives import landscape, make, residual_space
@@ -64,8 +64,7 @@ def test_a_finalist_that_trains_best_wins_and_where_all_fail_the_bare_winner_doe
         record = walk(final(), worths)
         proposals = {p.id: p for p in asked(record)}
         outcomes = {entry.proposal_id: entry.outcome for entry in record if isinstance(entry, Told)}
-        found = best(proposals, outcomes, OF.fits)
-        assert found is not None
+        found = ranked(proposals, outcomes, OF.fits)[0]
         assert found.widths == (winner or finalists[0]).widths
         assert (found.training is None) == (winner is None)
 

@@ -14,6 +14,7 @@ from service.jobs.log import DatabaseLog
 from service.jobs.repository import JobRepository
 from service.jobs.states import LIVE, State
 from tests.service.test_log import BEST, DENSE, plan
+from workers.log import Finished
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def come_to(context: Context, job: str, state: State) -> None:
         State.CANCELLING: lambda: jobs.cancel(job),
         State.FINISHING: log.finishing,
         State.FAILED: lambda: log.failed("It cannot be."),
-        State.SUCCEEDED: lambda: (log.finishing(), log.succeeded(0, DENSE, BEST, [])),
+        State.SUCCEEDED: lambda: (log.finishing(), log.succeeded(DENSE, [Finished(0, BEST, [])])),
         State.CANCELLED: lambda: (jobs.cancel(job), jobs.lost(job, 1, "", "fake")),
     }
     ways[state]()
@@ -105,7 +106,7 @@ def test_a_stopped_job_ends_with_the_best_and_may_be_asked_again(api: TestClient
     log.asked(Proposal(1, (8, 8)), plan())  # was on its way
     log.told(1, Outcome(-0.2, 0.9), 0.1, None)
     log.finishing()
-    log.succeeded(0, DENSE, BEST, [])
+    log.succeeded(DENSE, [Finished(0, BEST, [])])
     again = api.post(f"/jobs/{job}/stop")
     assert (again.status_code, again.json()["state"]) == (202, "succeeded")
     assert again.json()["best"]["trial"] == 0

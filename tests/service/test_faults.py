@@ -24,7 +24,7 @@ from tests.postgres import Postgres
 from tests.service.doubles import DATA, MODEL, FakeRay, a_job
 from tests.service.test_log import BEST, DENSE
 from tests.workers.test_search import describe, result, searcher
-from workers.log import JobLog
+from workers.log import Finished, JobLog
 from workers.search import RecordedSearch
 from workers.spec import JobSpec, Limits
 
@@ -118,7 +118,7 @@ class World:
         assert isinstance(proposal, Done)
         log.finishing()
         winner = search.ranked(lambda widths: True)[0]
-        log.succeeded(winner.id, DENSE, BEST, [])
+        log.succeeded(DENSE, [Finished(winner.id, BEST, [])])
 
     def user(self, call):  # type: ignore[no-untyped-def]
         """A call over HTTP: where the API dies in it, its client repeats it."""

@@ -22,6 +22,7 @@ from service.problems import Conflict
 from service.store import FolderStore
 from tests.service.doubles import a_job
 from tests.service.test_log import BEST, DENSE, plan
+from workers.log import Finished
 
 
 def machine(migrated: Path) -> type[RuleBasedStateMachine]:
@@ -93,7 +94,7 @@ def machine(migrated: Path) -> type[RuleBasedStateMachine]:
                 "lose": lambda: first is None or log.lost(first, "Its worker was lost."),
                 "tell": lambda: first is None or log.told(first, Outcome(score), 0.1, None),
                 "finishing": log.finishing,
-                "succeed": lambda: log.succeeded(0, DENSE, BEST, []),
+                "succeed": lambda: log.succeeded(DENSE, [Finished(0, BEST, [])]),
                 "fail": lambda: log.failed("It cannot be."),
             }
             before = self.state

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from service.jobs.states import State, locked, move
 from service.jobs.views import trial_view
 from service.store import FolderStore
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
-from workers.log import Artefact, JobLog, Measurement, Plan, Worker
+from workers.card import Card
+from workers.log import Artefact, Finished, JobLog, Measurement, Plan, Worker
+from workers.spec import JobSpec
 
 DENSE = Measurement(
     metric=0.98, macs=160_000, params=2_000, size_bytes=40_000, latency_ms=1.0, latency_spread_ms=0.1, budget_ratio=1.0
@@ -88,7 +91,7 @@ WRITES: list[Callable[[JobLog], Any]] = [
     lambda log: log.told(0, Outcome(0.5), 1.0, WORKER),
     lambda log: log.finishing(),
     lambda log: log.progress("epoch 1"),
-    lambda log: log.succeeded(0, DENSE, BEST, []),
+    lambda log: log.succeeded(DENSE, [Finished(0, BEST, [])]),
     lambda log: log.failed("no"),  # type: ignore[attr-defined]
 ]
 
@@ -161,7 +164,7 @@ def test_a_write_whose_connection_is_lost_is_made_once(
     log.told(0, Outcome(0.5), 1.0, WORKER)
     log.progress("epoch 1")
     log.finishing()
-    log.succeeded(0, DENSE, BEST, [])
+    log.succeeded(DENSE, [Finished(0, BEST, [])])
     flaky.close()
     events, _ = JobRepository(database).events(queued, 500, None)
     assert [event.data.get("state") or event.data["message"] for event in events] == [
@@ -242,7 +245,7 @@ def test_a_figure_that_is_no_number_is_refused(log: DatabaseLog, figure: float) 
         log.told(0, Outcome(figure), 1.0, WORKER)
 
 
-class Finished:
+class Ended:
     """An API with one job whose log the test writes."""
 
     def __init__(self, client: TestClient, log: DatabaseLog, job: str, files: dict[str, bytes]) -> None:
@@ -278,18 +281,19 @@ def finished(tmp_path: Path, database_url: str) -> Any:
         contents = {"pt2": b"p" * 1000, "safetensors": b"s", "recipe": b"{}"}
         for form, content in contents.items():
             (tmp_path / form).write_bytes(content)
-        yield Finished(client, log, job, contents)
+        yield Ended(client, log, job, contents)
 
 
-def succeed(finished: Finished, folder: Path) -> dict[str, Any]:
+def succeed(finished: Ended, folder: Path) -> dict[str, Any]:
     finished.log.told(4, Outcome(None, None, "The network has no classes left."), None, None)
     finished.log.finishing()
-    finished.log.succeeded(2, DENSE, BEST, [Artefact(form, folder / form) for form in finished.files])
+    artefacts = [Artefact(form, folder / form) for form in finished.files]
+    finished.log.succeeded(DENSE, [Finished(2, BEST, artefacts)])
     job: dict[str, Any] = finished.client.get(f"/jobs/{finished.job}").json()
     return job
 
 
-def test_progress_while_running(finished: Finished) -> None:
+def test_progress_while_running(finished: Ended) -> None:
     job = finished.client.get(f"/jobs/{finished.job}").json()
     assert job["state"] == "running"
     assert job["progress"] == {
@@ -307,7 +311,7 @@ def test_progress_while_running(finished: Finished) -> None:
     assert [point["trial"] for point in job["pareto"]] == [2, 1, 0]  # 3 costs more than 2 and scores less
 
 
-def test_a_job_knows_how_many_share_its_cluster(finished: Finished) -> None:
+def test_a_job_knows_how_many_share_its_cluster(finished: Ended) -> None:
     assert finished.log.jobs() == 1
     _, other = finished.another('{"budget": {"ratio": 0.5}}')
     assert finished.log.jobs() == other.jobs() == 2
@@ -316,7 +320,7 @@ def test_a_job_knows_how_many_share_its_cluster(finished: Finished) -> None:
     assert finished.log.jobs() == 1, "nor does one count that waits"
 
 
-def test_a_job_shows_what_it_said_last(finished: Finished) -> None:
+def test_a_job_shows_what_it_said_last(finished: Ended) -> None:
     finished.log.progress("epoch 1")
     finished.log.progress("epoch 2")
     (listed,) = finished.client.get("/jobs").json()["items"]
@@ -324,7 +328,7 @@ def test_a_job_shows_what_it_said_last(finished: Finished) -> None:
     assert listed["progress"]["message"] == one["progress"]["message"] == "epoch 2"
 
 
-def test_progress_under_a_budget_of_bytes(finished: Finished) -> None:
+def test_progress_under_a_budget_of_bytes(finished: Ended) -> None:
     """Each trial takes 2040 bytes here."""
     job, log = finished.another('{"budget": {"metric": "size_bytes", "max": 5000}}')
     log.running(5)
@@ -335,7 +339,7 @@ def test_progress_under_a_budget_of_bytes(finished: Finished) -> None:
     assert [(point["trial"], point["size_bytes"]) for point in shown["pareto"]] == [(0, 2040)]
 
 
-def test_progress_under_a_budget_of_weights(finished: Finished) -> None:
+def test_progress_under_a_budget_of_weights(finished: Ended) -> None:
     """Whose cost no column holds: the weights that stay are in the plan."""
     spec = '{"budget": {"metric": "sparsity", "ratio": 0.5}, "pruner": {"name": "level"}, "searcher": {"name": "fixed"}}'
     job, log = finished.another(spec)
@@ -348,7 +352,7 @@ def test_progress_under_a_budget_of_weights(finished: Finished) -> None:
     assert [point["trial"] for point in shown["pareto"]] == [2, 0]
 
 
-def test_a_finished_job_shows_best_and_baseline(finished: Finished, tmp_path: Path) -> None:
+def test_a_finished_job_shows_best_and_baseline(finished: Ended, tmp_path: Path) -> None:
     job = succeed(finished, tmp_path)
     assert job["state"] == "succeeded"
     assert job["best"] == {
@@ -360,6 +364,7 @@ def test_a_finished_job_shows_best_and_baseline(finished: Finished, tmp_path: Pa
         "latency_ms": 0.5,
         "latency_spread_ms": 0.1,
         "budget_ratio": 0.25,
+        "max_drop": None,
     }
     assert (job["baseline"]["trial"], job["baseline"]["macs"], job["baseline"]["budget_ratio"]) == (None, 160_000, 1.0)
     assert job["started_at"] < job["finished_at"]
@@ -368,7 +373,7 @@ def test_a_finished_job_shows_best_and_baseline(finished: Finished, tmp_path: Pa
     assert "is succeeded and cannot become cancelling" in refused.json()["detail"]
 
 
-def test_a_budget_of_milliseconds_is_known_once_it_is_timed(finished: Finished) -> None:
+def test_a_budget_of_milliseconds_is_known_once_it_is_timed(finished: Ended) -> None:
     """Until then no trial counts as within it; a later attempt finds the times."""
     job, log = finished.another('{"budget": {"metric": "latency_ms", "ratio": 0.5}}')
     assert log.times() is None
@@ -385,7 +390,7 @@ def test_a_budget_of_milliseconds_is_known_once_it_is_timed(finished: Finished) 
     assert finished.client.get(f"/jobs/{job}/trials/1").json()["outcome"]["latency_ms"] == 1.9
 
 
-def test_trials_show_proposal_and_outcome(finished: Finished, tmp_path: Path) -> None:
+def test_trials_show_proposal_and_outcome(finished: Ended, tmp_path: Path) -> None:
     succeed(finished, tmp_path)
     path = f"/jobs/{finished.job}/trials"
     first, last = finished.client.get(f"{path}/0").json(), finished.client.get(f"{path}/4").json()
@@ -397,6 +402,7 @@ def test_trials_show_proposal_and_outcome(finished: Finished, tmp_path: Path) ->
         **costs,
         "latency_ms": None,
         "error": None,
+        "drop": None,
     }
     assert (first["parent"], first["training"]) == (None, None)
     assert (last["parent"], last["training"]) == (2, {"schedule": "admm", "params": {"epochs": 2}, "retrain": 0})
@@ -415,7 +421,7 @@ def test_trials_show_proposal_and_outcome(finished: Finished, tmp_path: Path) ->
         assert finished.client.get(path, params={"after": bad}).status_code == 422
 
 
-def test_events_resume_after_the_last_seen(finished: Finished, tmp_path: Path) -> None:
+def test_events_resume_after_the_last_seen(finished: Ended, tmp_path: Path) -> None:
     path = f"/jobs/{finished.job}/events"
     before = finished.client.get(path).json()["items"]
     succeed(finished, tmp_path)
@@ -428,7 +434,7 @@ def test_events_resume_after_the_last_seen(finished: Finished, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("form", "extension"), [("pt2", "pt2"), ("safetensors", "safetensors"), ("recipe", "json")])
-def test_a_checkpoint_is_pulled_whole(finished: Finished, tmp_path: Path, form: str, extension: str) -> None:
+def test_a_checkpoint_is_pulled_whole(finished: Ended, tmp_path: Path, form: str, extension: str) -> None:
     succeed(finished, tmp_path)
     pulled = finished.client.get(f"/jobs/{finished.job}/checkpoint", params={"format": form})
     assert pulled.content == finished.files[form]
@@ -441,7 +447,72 @@ def test_a_checkpoint_is_pulled_whole(finished: Finished, tmp_path: Path, form: 
     assert (f'"{file["sha256"]}"', file["size"]) == (pulled.headers["etag"], len(pulled.content))
 
 
-def test_a_broken_download_is_resumed(finished: Finished, tmp_path: Path) -> None:
+def test_a_card_says_how_the_network_was_made(finished: Ended, tmp_path: Path) -> None:
+    succeed(finished, tmp_path)
+    pulled = finished.client.get(f"/jobs/{finished.job}/checkpoint", params={"format": "card"})
+    assert pulled.headers["content-type"] == "application/json"
+    assert pulled.headers["content-disposition"] == f'attachment; filename="{finished.job}.card.json"'
+    card = Card.model_validate_json(pulled.content)
+    assert card.job == {"id": finished.job, "name": "my net!"}
+    job = finished.client.get(f"/jobs/{finished.job}").json()
+    assert card.spec == JobSpec.model_validate(job["spec"])
+    for part, kind in ((card.model, "model"), (card.dataset, "dataset")):
+        upload = finished.client.get(f"/{kind}s/{job[kind]}").json()
+        assert (part.name, part.sha256) == (upload["name"], upload["sha256"])
+    assert [(step.trial, step.widths, step.training) for step in card.steps] == [(2, [8, 16], None)]
+    assert (card.layers, card.tuned) == ({"conv1": 8}, 0)
+    assert (card.figures["metric"], card.baseline["metric"]) == (BEST.metric, DENSE.metric)
+    assert card.search == {"trials": {"succeeded": 4, "failed": 1}, "seconds": 2.0}
+    assert card.environment["torch"] == version("torch")
+    assert {form: file.sha256 for form, file in card.files.items()} == {
+        form: hashlib.sha256(content).hexdigest() for form, content in finished.files.items()
+    }
+
+
+def test_every_network_that_was_kept_is_listed_and_pulled(finished: Ended, tmp_path: Path) -> None:
+    """The best one first; the other one was cut from what trial 2 left, and its int8 form has a metric of its own."""
+    finished.log.told(4, Outcome(-0.4, 0.8), 1.0, WORKER)
+    finished.log.finishing()
+    (tmp_path / "other").write_bytes(b"smaller")
+    best = Finished(2, BEST, [Artefact("pt2", tmp_path / "pt2")], tuned=3)
+    other = replace(BEST, macs=10_000, metric=0.8, max_drop=0.125)
+    forms = [Artefact("pt2", tmp_path / "other"), Artefact("int8", tmp_path / "recipe", 0.79)]
+    finished.log.succeeded(DENSE, [best, Finished(4, other, forms)])
+    first, second = finished.client.get(f"/jobs/{finished.job}/checkpoints").json()["items"]
+    assert (first["trial"], first["max_drop"]) == (2, None)
+    assert (second["trial"], second["macs"], second["max_drop"]) == (4, 10_000, 0.125)
+    assert {file["format"]: file["metric"] for file in second["files"]} == {"pt2": None, "int8": 0.79, "card": None}
+    contents = {file["format"]: finished.client.get(file["href"]).content for file in second["files"]}
+    assert contents["pt2"] == b"smaller"
+    card = Card.model_validate_json(contents["card"])
+    assert [step.trial for step in card.steps] == [2, 4]
+    assert card.steps[1].training is not None
+    assert card.steps[1].training.training == Training("admm", (("epochs", 2),))
+    assert (card.tuned, card.files["int8"].metric) == (0, 0.79)
+    assert finished.client.get(f"/jobs/{finished.job}/checkpoint").content == finished.files["pt2"]
+    missing = finished.client.get(f"/jobs/{finished.job}/checkpoint", params={"trial": 3})
+    assert (missing.status_code, "no pt2 checkpoint of trial 3" in missing.json()["detail"]) == (409, True)
+
+
+def test_a_drop_is_kept_and_the_smallest_network_without_too_much_of_it_leads(finished: Ended) -> None:
+    with finished.client.app.state.context.database.write() as session:  # type: ignore[attr-defined]
+        job = locked(session, finished.job)
+        job.spec = {
+            **job.spec,
+            "budget": {"metric": "macs", "ratio": None, "max": None},
+            "constraint": {"max_metric_drop": 0.01},
+        }
+    for number, (macs, drop) in enumerate([(80_000, 0.0), (20_000, 0.009), (10_000, 0.02)], 5):
+        finished.log.asked(Proposal(number, (number, 8)), plan(macs))
+        finished.log.told(number, Outcome(-1.0, 0.9, drop=drop), 0.5, WORKER)
+    progress = finished.client.get(f"/jobs/{finished.job}").json()["progress"]
+    assert progress["best_trial"] == 6
+    assert finished.client.get(f"/jobs/{finished.job}/trials/7").json()["outcome"]["drop"] == 0.02
+    told = [entry for entry in finished.log.record() if isinstance(entry, Told)]
+    assert told[-1].outcome.drop == 0.02
+
+
+def test_a_broken_download_is_resumed(finished: Ended, tmp_path: Path) -> None:
     succeed(finished, tmp_path)
     path = f"/jobs/{finished.job}/checkpoint"
     etag = finished.client.get(path).headers["etag"]
@@ -459,7 +530,7 @@ def test_a_broken_download_is_resumed(finished: Finished, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("value", ["bytes=5000-", "lines=1-2", "bytes=9-1"])
-def test_a_bad_range_is_a_problem_document(finished: Finished, tmp_path: Path, value: str) -> None:
+def test_a_bad_range_is_a_problem_document(finished: Ended, tmp_path: Path, value: str) -> None:
     succeed(finished, tmp_path)
     refused = finished.client.get(f"/jobs/{finished.job}/checkpoint", headers={"Range": value})
     assert refused.status_code == 416

@@ -14,7 +14,7 @@ from searchers.base import Outcome, Proposal
 from service.context import Context
 from service.report.charts import HEIGHT, WIDTH, Data, chart, short
 from tests.service.test_warm_start import log_of, plan_of
-from workers.log import Artefact, Measurement
+from workers.log import Artefact, Finished, Measurement
 
 HOSTILE = '<script>alert("1")</script> & \u202egnp.exe'
 DENSE = Measurement(
@@ -60,7 +60,7 @@ def job(api: TestClient, context: Context, job_json: dict[str, Any], tmp_path: A
     log.progress("Something else.")
     log.progress("Fine-tuning: epoch 2 of 2, loss 0.2500.", epoch=2, epochs=2, loss=0.25)
     (tmp_path / "best.pt2").write_bytes(b"network")
-    log.succeeded(5, DENSE, BEST, [Artefact("pt2", tmp_path / "best.pt2")])
+    log.succeeded(DENSE, [Finished(5, BEST, [Artefact("pt2", tmp_path / "best.pt2")])])
     return made
 
 

@@ -42,7 +42,7 @@ def test_only_what_nothing_refers_to_is_deleted(finished, tmp_path: Path) -> Non
     context: Context = finished.client.app.state.context
     store, data_dir = context.store, context.settings.data_dir
     needed = [path for path in store.folder.rglob("*") if path.is_file()]
-    assert len(needed) == 3 + len(finished.files)
+    assert len(needed) == 3 + len(finished.files) + 1, "with the card"
     orphan, young = (store.path(store.put([content]).sha256) for content in (b"orphan", b"young"))
     broken = store.folder / "incoming" / "tmp1"
     broken.write_bytes(b"half an upload")
@@ -60,7 +60,7 @@ def test_only_what_nothing_refers_to_is_deleted(finished, tmp_path: Path) -> Non
     assert [path.name for path in (data_dir / "jobs").iterdir()] == [waiting.json()["id"]]
     finished.client.delete(f"/jobs/{finished.job}")
     freed = collect(context.database, store, data_dir, 24 * HOUR)
-    assert freed.files == len(finished.files), "its checkpoints"
+    assert freed.files == len(finished.files) + 1, "its checkpoints and its card"
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from pruners.errors import InvalidInput, JobFailed
+from searchers.base import Proposal
 from service.database import Database, DatabaseAway
 from service.jobs.log import DatabaseLog
 from service.jobs.repository import JobRepository
@@ -20,7 +21,7 @@ from service.jobs.states import State
 from service.run_job import attempt
 from service.store import FolderStore, StoreAway
 from tests.service.doubles import DATA, MODEL
-from workers.log import Artefact, JobLog, Measurement
+from workers.log import Artefact, Finished, JobLog, Measurement, Plan
 from workers.spec import JobSpec
 
 FIGURES = Measurement(metric=0.9, macs=10, params=10, size_bytes=10, latency_ms=1.0, latency_spread_ms=0.1, budget_ratio=1.0)
@@ -39,6 +40,14 @@ def not_left() -> None:
     pytest.fail("the process was ended")
 
 
+def finish(workdir: Path, log: JobLog) -> None:
+    """One trial, and its network."""
+    log.asked(Proposal(0, (1,)), Plan({}, {}, macs=1, params=1, size_bytes=1))
+    log.finishing()
+    (workdir / "net").write_bytes(b"net")
+    log.succeeded(FIGURES, [Finished(0, FIGURES, [Artefact("pt2", workdir / "net")])])
+
+
 def test_a_job_that_works_succeeds(
     database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path
 ) -> None:
@@ -48,13 +57,12 @@ def test_a_job_that_works_succeeds(
         assert list(workdir.iterdir()) == []
         networks.mkdir()
         log.running(3)
-        (workdir / "net").write_bytes(b"net")
-        log.finishing()
-        log.succeeded(0, FIGURES, FIGURES, [Artefact("pt2", workdir / "net")])
+        finish(workdir, log)
 
     assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0
     assert jobs.get(queued).state == State.SUCCEEDED
-    (kept,) = jobs.checkpoints(queued)
+    card, kept = jobs.checkpoints(queued)
+    assert card.format == "card"
     assert store.path(kept.sha256).read_bytes() == b"net"
     assert list((tmp_path / "jobs").iterdir()) == []
 
@@ -228,9 +236,7 @@ def test_a_job_waits_for_a_store_that_is_away_for_a_moment(
 
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
-        (workdir / "net").write_bytes(b"net")
-        log.finishing()
-        log.succeeded(0, FIGURES, FIGURES, [Artefact("pt2", workdir / "net")])
+        finish(workdir, log)
 
     monkeypatch.setattr(store, call, flaky)
     assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from searchers.base import Asked, Outcome, Proposal, Record, Told
 from searchers.space import Widths
-from workers.log import Artefact, Measurement, Plan, Worker
+from workers.log import Finished, Measurement, Plan, Worker
 
 
 @dataclass
@@ -32,6 +32,7 @@ class ListLog:
     trial: int | None = None
     baseline: Measurement | None = None
     best: Measurement | None = None
+    networks: Sequence[Finished] = ()
     artefacts: dict[str, bytes] = field(default_factory=dict)
 
     def record(self) -> Sequence[Record]:
@@ -82,7 +83,8 @@ class ListLog:
     def progress(self, message: str, **figures: float) -> None:
         self.messages.append(message)
 
-    def succeeded(self, trial: int, baseline: Measurement, best: Measurement, artefacts: Sequence[Artefact]) -> None:
+    def succeeded(self, baseline: Measurement, networks: Sequence[Finished]) -> None:
         self.phases.append("succeeded")
-        self.trial, self.baseline, self.best = trial, baseline, best
-        self.artefacts = {artefact.format: artefact.path.read_bytes() for artefact in artefacts}
+        self.networks, best = networks, networks[0]
+        self.trial, self.baseline, self.best = best.trial, baseline, best.measured
+        self.artefacts = {artefact.format: artefact.path.read_bytes() for artefact in best.artefacts}

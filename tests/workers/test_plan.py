@@ -90,10 +90,9 @@ def test_a_searchers_parameters_are_named_in_full() -> None:
 @pytest.mark.parametrize(
     ("sent", "sentence"),
     [
-        ({}, "budget is missing; add it."),
         ({"budget": {"ratio": 2}}, "budget.ratio 2 should be less than 1."),
         ({"budget": {"ratio": 0.5}, "sede": 1}, "sede 1 is not a known field; check its spelling or leave it out."),
-        ({"budget": {}}, "budget {} is not usable: give either ratio or max."),
+        ({"budget": {"ratio": 0.5, "max": 3}}, "budget {'ratio': 0.5, 'max': 3} is not usable: give either ratio or max."),
     ],
 )
 def test_pydantics_errors_become_sentences(sent: dict[str, Any], sentence: str) -> None:
@@ -155,3 +154,55 @@ def test_a_final_that_leaves_no_search_is_refused(name: str, finalists: int, sen
     with pytest.raises(InvalidInput) as refused:
         search_of(name, finalists=finalists)
     assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("sent", "sentence"),
+    [
+        ({}, "budget states no limit; give ratio or max, or a constraint"),
+        ({"budget": {}}, "budget states no limit; give ratio or max, or a constraint"),
+        ({"budget": []}, "budget lists 0 sizes; state one to 10."),
+        (
+            {"budget": [{"ratio": 0.5}, {"metric": "params", "max": 9}]},
+            r"budget lists sizes in unlike metrics \(macs, par",
+        ),
+        (
+            {"budget": [{"ratio": 0.5}, {"ratio": 0.3}], "constraint": {"max_metric_drop": 0.1}},
+            "constraint goes with one budget",
+        ),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(sent: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{sentence}"):
+        JobSpec.model_validate(sent)
+
+
+def test_a_list_of_sizes_names_the_one_that_is_wrong() -> None:
+    with pytest.raises(ValidationError) as refused:
+        JobSpec.model_validate({"budget": [{"ratio": 0.5}, {"ratio": 2}]})
+    assert str(refusal(refused.value.errors())) == "budget.1.ratio 2 should be less than 1."
+    spec = JobSpec.model_validate({"budget": [{"ratio": 0.5}, {"ratio": 0.01}]})
+    with pytest.raises(InvalidInput, match=r"^budget\.ratio 0\.01 is out of reach"):
+        make_space(GROUPS, cost(), spec)
+
+
+def test_several_sizes_share_the_trials() -> None:
+    sizes = {"budget": [{"ratio": 0.3}, {"ratio": 0.7}], "limits": {"max_trials": 20}, "searcher": {"name": "random"}}
+    spec = JobSpec.model_validate(sizes)
+    space = make_space(GROUPS, cost(), spec)
+    assert space.budget.ratio == 0.7, "what is within the smaller is within the larger"
+    assert make_searcher(space, spec).planned_trials == 20
+    smallest = JobSpec.model_validate(
+        {"constraint": {"max_metric_drop": 0.1}, "recovery": {"final_epochs": 2}, "limits": {"max_trials": 40}}
+    )
+    space = make_space(GROUPS, cost(), smallest)
+    assert space.fits(space.least)
+    assert not space.fits(space.dense)
+    assert make_searcher(space, smallest).planned_trials == 40
+    few = smallest.model_copy(update={"limits": smallest.limits.model_copy(update={"max_trials": 19})})
+    with pytest.raises(InvalidInput, match=r"^limits\.max_trials 19 leaves 0 trials for each of 10 sizes; allow more\."):
+        make_searcher(space, few)
+    netadapt = smallest.model_copy(update={"searcher": smallest.searcher.model_copy(update={"name": "netadapt"})})
+    wanting = netadapt.model_copy(update={"limits": smallest.limits.model_copy(update={"max_trials": 30})})
+    with pytest.raises(InvalidInput, match=r"^limits\.max_trials 30 leaves 2 trials for each of 10 sizes, and .* too few for"):
+        make_searcher(space, wanting)

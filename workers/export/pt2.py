@@ -16,6 +16,9 @@ from pruners.graph.program import Input, read_program
 
 TOLERANCE = 1e-5  # relative to the largest output: float32 with operators possibly run in another order
 
+_OF_THIS_PROCESS = ("stack_trace", "from_node")
+"""What a program tells of the process that wrote it: folders, addresses. Without it the same network is the same bytes."""
+
 
 def export_pt2(module: fx.GraphModule, path: Path) -> None:
     """Writes the network with the dynamic dims of the program it came from, and checks what was written.
@@ -28,6 +31,9 @@ def export_pt2(module: fx.GraphModule, path: Path) -> None:
     shapes = [{place: dims[size] for place, size in enumerate(value.shape) if isinstance(size, str)} for value in inputs]
     examples = tuple(value.example() for value in inputs)
     program = torch.export.export(module.eval(), examples, dynamic_shapes=(tuple(shapes) if shapes else None))
+    for node in program.graph.nodes:
+        for name in _OF_THIS_PROCESS:
+            node.meta.pop(name, None)
     torch.export.save(program, path)
     generator = torch.Generator().manual_seed(0)
     probe = tuple(torch.randn(example.shape, generator=generator).to(example.dtype) for example in examples)

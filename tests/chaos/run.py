@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -185,11 +186,20 @@ def outcome(client: Client, job_id: str) -> dict[str, Any]:
 
 
 def disturb(
-    service: Service, job_id: str, rng: random.Random, pause: Callable[[], float], targets: Iterator[str], report: Report
+    service: Service,
+    job_id: str,
+    rng: random.Random,
+    pause: Callable[[], float],
+    targets: deque[str],
+    report: Report,
+    until: float = math.inf,
 ) -> None:
-    """Kills until the job has ended or there are no more targets, then waits for its end."""
+    """Kills until the job has ended, takes what was hit off the targets, and waits for its end.
+
+    No more is killed once the monotonic clock says ``until``.
+    """
     began = seen = time.monotonic()
-    events, target, at = 0, next(targets, None), time.monotonic() + pause()
+    events, at = 0, time.monotonic() + pause()
     in_a_row, results = 0, 0
     while time.monotonic() - began < JOB_SECONDS:
         service.ensure()
@@ -203,12 +213,12 @@ def disturb(
             if job["progress"]["finished"] > results:
                 in_a_row, results = 0, job["progress"]["finished"]
         report.longest_silence = max(report.longest_silence, round(time.monotonic() - seen, 1))
-        if target is not None and time.monotonic() >= at and in_a_row < MOST_IN_A_ROW:
-            if service.kill(target, rng):
-                report.kills[target] = report.kills.get(target, 0) + 1
+        if targets and at <= time.monotonic() < until and in_a_row < MOST_IN_A_ROW:
+            if service.kill(targets[0], rng):
+                report.kills[targets[0]] = report.kills.get(targets[0], 0) + 1
                 seen, in_a_row = time.monotonic(), in_a_row + 1
-                target = next(targets, None)
-            at = time.monotonic() + (pause() if target else 0)
+                targets.popleft()
+            at = time.monotonic() + pause()
         time.sleep(0.3)
     report.faults.append(f"{job_id} did not end in {JOB_SECONDS:.0f} s")
 
@@ -248,21 +258,19 @@ def chaos(
         gap: seconds from one kill to the next, at least and at most.
         seconds: after which no more is killed.
     """
-    rng, began = random.Random(seed), time.monotonic()
+    rng, began, left = random.Random(seed), time.monotonic(), deque(targets)
     report = Report(seed)
     files = digits(folder)
-    left = iter(targets)
-    due: Iterator[str] = (target for target in left if time.monotonic() - began < seconds)
     with serving(folder) as service:
         wholes: dict[str, dict[str, Any]] = {}
-        while sum(report.kills.values()) < len(targets) and time.monotonic() - began < seconds and len(report.faults) < 5:
+        while left and time.monotonic() < began + seconds and len(report.faults) < 5:
             name = searches[report.jobs % len(searches)]
             if name not in wholes:
                 job = submit(service.client, files, SEARCHES[name], trials)
-                disturb(service, job, rng, lambda: 0.0, iter(()), Report(seed))
+                disturb(service, job, rng, lambda: 0.0, deque(), Report(seed))
                 wholes[name] = outcome(service.client, job)
             job = submit(service.client, files, SEARCHES[name], trials)
-            disturb(service, job, rng, lambda: rng.uniform(*gap), due, report)
+            disturb(service, job, rng, lambda: rng.uniform(*gap), left, report, began + seconds)
             service.restart()
             judge(name, outcome(service.client, job), wholes[name], report)
             report.seconds = round(time.monotonic() - began)

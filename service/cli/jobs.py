@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pruners.errors import InvalidInput
 from service.cli.command import Json, answer, command, note, write_json
 from service.cli.tables import show_checkpoints, show_job, show_jobs, show_plan, show_trials
 from service.cli.values import parse_budget, parse_params
@@ -106,7 +107,7 @@ def submit(
     spec = {
         "name": name,
         "task": _given(type=task, metric=metric, code=code and code.read_text(encoding="utf-8")),
-        "budget": _budget(budget or []),
+        "budget": _budget(budget or [], max_drop is not None),
         "constraint": _given(max_metric_drop=max_drop),
         "searcher": _given(name=searcher, params={**parse_params(param or []), **_given(warm_start=warm_start)}),
         "pruner": _given(name=pruner, params=parse_params(pruner_param, "--pruner-param") if pruner_param else None),
@@ -294,8 +295,10 @@ def _watch(client: Any, job_id: str, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _budget(typed: list[str]) -> Any:
-    budgets = [parse_budget(text) for text in typed]
+def _budget(typed: list[str], bounded: bool) -> Any:
+    if not typed and not bounded:
+        raise InvalidInput("--budget", None, "is missing; write --budget macs=0.5, or --max-drop with what the metric may lose")
+    budgets = [parse_budget(text, bounded) for text in typed]
     return budgets[0] if len(budgets) == 1 else budgets or None
 
 

@@ -18,14 +18,16 @@ def parse_limit(option: str, text: str) -> int | None:
     return int(text)
 
 
-def parse_budget(text: str) -> dict[str, Any]:
-    """``macs=0.5`` is a share of the dense network, ``params=120000`` and ``latency_ms=0.8ms`` are maxima, ``params`` is open.
+def parse_budget(text: str, bounded: bool) -> dict[str, Any]:
+    """``macs=0.5`` is a share of the dense network, ``params=120000`` and ``latency_ms=0.8ms`` are maxima.
+
+    Where something else bounds the cut (``bounded``), ``params`` alone says what is to be little.
 
     Raises:
         InvalidInput: none of these.
     """
-    metric, equals, value = text.partition("=")
-    if metric and not equals:
+    metric, _, value = text.partition("=")
+    if bounded and text.isidentifier():
         return {"metric": metric}
     absolute = metric == "latency_ms" and value.endswith("ms")  # one that may be below 1
     try:

@@ -177,6 +177,14 @@ def test_a_share_and_a_maximum_are_told_apart(server: FakeServer, files: Path, t
     assert sent_job(server)["budget"] == sent
 
 
+def test_without_a_budget_something_else_has_to_bound_the_cut(server: FakeServer, files: Path) -> None:
+    shown = submit()
+    assert (shown.exit_code, len(server.requests)) == (1, 0)
+    assert shown.stderr.startswith("secateur: --budget is missing; ")
+    assert submit("--max-drop", "0.01", "--budget", "params").exit_code == 0
+    assert (sent_job(server)["budget"], sent_job(server)["constraint"]) == ({"metric": "params"}, {"max_metric_drop": 0.01})
+
+
 def test_a_parameter_without_a_value_is_refused(server: FakeServer, files: Path) -> None:
     shown = submit("--budget", "macs=0.5", "--param", "steps")
     assert (shown.exit_code, "--param 'steps'" in shown.stderr) == (1, True)

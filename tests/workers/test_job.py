@@ -154,7 +154,8 @@ def test_a_race_goes_on_in_a_second_attempt(files: tuple[Path, Path], tmp_path: 
     told = [entry for entry in raced.entries if isinstance(entry, Told)]
     assert any(entry.outcome.metric is None and entry.outcome.score is not None for entry in told), "some end early"
     resumed = ListLog(entries=raced.entries[: len(raced.entries) // 2])  # the rivals' losses are found again
-    run_job(asked, *files, tmp_path, tmp_path / "other networks", resumed)
+    (tmp_path / "second").mkdir()
+    run_job(asked, *files, tmp_path / "second", tmp_path / "second networks", resumed)
     outcomes = [{e.proposal_id: e.outcome for e in log.entries if isinstance(e, Told)} for log in (raced, resumed)]
     assert outcomes[0] == outcomes[1]
     assert resumed.trial == raced.trial

@@ -27,11 +27,13 @@ COPY service service
 RUN pip wheel --no-deps --wheel-dir /wheels .
 
 FROM base
-# /data: uploads, checkpoints, networks of running jobs. /ray: Ray's logs, sockets and what its object store spills.
+# A process that waits for orphans, of which Ray leaves some, and passes signals on, wherever the image runs.
+RUN apt-get update && apt-get install --yes --no-install-recommends tini && rm -rf /var/lib/apt/lists/*
+# /data: uploads, checkpoints, networks of running jobs.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp secateur \
- && install -d -o secateur -g secateur -m 700 /data /ray
+ && install -d -o secateur -g secateur -m 700 /data
 COPY --from=dependencies /opt/secateur /opt/secateur
-COPY docker/answers.py /usr/local/bin/answers
+COPY --chmod=755 docker/answers.py /usr/local/bin/answers
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
     pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --no-deps --no-index /wheels/*.whl
 ENV HOME=/tmp \
@@ -41,4 +43,5 @@ ENV HOME=/tmp \
 USER 10001:10001
 WORKDIR /data
 EXPOSE 8000
+ENTRYPOINT ["tini", "-g", "--"]
 CMD ["secateur", "serve", "--host", "0.0.0.0"]

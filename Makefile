@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-workers bench-evaluation bench-search bench-recovery zoo fuzz api-fuzz chaos clean
+.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-workers bench-evaluation bench-search bench-recovery zoo fuzz api-fuzz chaos partition clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ api-fuzz: .venv/installed-dev ## 10,000 and more calls made up from the OpenAPI 
 
 chaos: .venv/installed-dev ## kill -9 at 200 seeded moments over a running service; nothing may be lost (an hour and more)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.run $(CHAOS)
+
+partition: .venv/installed-dev ## two Ray nodes, the line between them cut for a minute while a job runs (as root, on Linux; some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.partition $(PARTITION)
 
 bench: .venv/installed-bench ## what a search costs, every figure beside its target: make bench DATA=cifar10.npz RESNET20=… RESNET56=… (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --data $(DATA) --resnet20 $(RESNET20) --resnet56 $(RESNET56)

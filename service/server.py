@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import uvicorn
 
 from service.app import create_app
+from service.database import Database
+from service.database.migrate import upgrade
+from service.jobs.log import patiently
 from service.logs import configure_logging
 from service.protocol import HeadsInTime
 from service.settings import Settings
@@ -20,6 +25,7 @@ def serve(settings: Settings) -> None:
     """
     settings.check_exposure()
     configure_logging()
+    _await_database(settings.database)
     server: uvicorn.Server
     app = create_app(settings, leaving=lambda: server.should_exit)
     config = uvicorn.Config(
@@ -33,3 +39,12 @@ def serve(settings: Settings) -> None:
     )
     server = uvicorn.Server(config)
     server.run()
+
+
+def _await_database(url: str) -> None:
+    """Until it answers and has this version's tables: both may be started at once."""
+    database = Database(url)
+    try:
+        patiently(partial(upgrade, database))
+    finally:
+        database.close()

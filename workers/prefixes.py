@@ -18,6 +18,7 @@ from workers.device import Images, pieces
 
 Run = Callable[[Tensor], Tensor]
 
+_WORTH = 1 / 12  # of a network's parts: the outputs of fewer, the first and largest, take tens of MiB and spare hardly any time
 _REMEMBERED = 4096  # keys seen: those of a hundred networks of forty parts, at some hundred bytes each
 
 
@@ -37,8 +38,9 @@ class Prefixes:
     """Runs networks over the same batches, each from behind the parts whose outputs are kept, if it has them.
 
     Most of what a network computes no other one will ask for. So what is kept is the longest prefix of the latest network that
-    an earlier network had as well, and no more than that one. It serves searches that try one group after the other in the
-    order of execution: every candidate shares with all that follow it what lies before its own group.
+    an earlier network had as well, and no more than that one, unless it is too short to be worth its memory. It serves
+    searches that try one group after the other in the order of execution: every candidate shares with all that follow it what
+    lies before its own group.
 
     Args:
         batches: the networks' inputs.
@@ -95,7 +97,7 @@ class Prefixes:
             for number, batch in enumerate(self._batches):
                 first, value = (start, known[number]) if number < len(known) else (0, batch)
                 for place in range(first, len(parts)):
-                    if place == shared > 0 and value.nbytes * len(self._batches) <= self._limit:
+                    if place == shared >= _WORTH * len(parts) and value.nbytes * len(self._batches) <= self._limit:
                         outputs.append(self._own(value))
                     if place not in prepared:
                         prepared[place] = prepare(parts[place])

@@ -80,16 +80,18 @@ def gc(
 
 def upgrade(
     database_url: Annotated[str | None, typer.Option(help="SQLAlchemy URL. [SECATEUR_DATABASE_URL, else SQLite]")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a database that does not answer yet.")] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Brings the database to this version's schema. 'secateur serve' does so by itself; this is for doing it beforehand."""
     from service.database import Database, migrate
+    from service.jobs.log import patiently
     from service.settings import Settings
 
     settings = Settings.load(**({} if database_url is None else {"database_url": database_url}))
     database = Database(settings.database)
     try:
-        before, after = migrate.upgrade(database)
+        before, after = patiently(lambda: migrate.upgrade(database), seconds=wait)
     finally:
         database.close()
     if as_json:

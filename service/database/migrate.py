@@ -27,7 +27,11 @@ def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str
 
     Returns:
         The revision before (``None``: there were no tables) and now.
+
+    Raises:
+        DatabaseAway: it does not answer.
     """
+    database.check()
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))  # ConfigParser reads % as a reference
     with _reshaping(database) as connection:

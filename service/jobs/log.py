@@ -62,6 +62,7 @@ class DatabaseLog(JobLog):
         self._attempt = attempt
         self._process = ""
         self._writes = 0
+        self._ending = False  # the next write is the last one, and what the job then is no reason to end this process
 
     def claim(self, host: str, pid: int) -> None:
         """Makes this the attempt's one process: a cluster that died may have started another, which then writes nothing."""
@@ -80,6 +81,8 @@ class DatabaseLog(JobLog):
         """A sign of life, by which the attempt keeps its lease."""
         with self._database.write() as session:
             job, attempt = self._own(session)
+            if self._ending:
+                return
             self._check_fence(job, attempt, self._process)
             attempt.seen_at = now(session)
 
@@ -87,6 +90,8 @@ class DatabaseLog(JobLog):
         """Raises ``NotWanted`` once this process is to end."""
         with self._database.read() as session:
             job = session.get_one(Job, self._job_id)
+            if self._ending:
+                return
             if job.attempt != self._attempt or job.state in UNWANTED or job.state not in WRITABLE:
                 raise NotWanted(f"Job {job.id} is {job.state}, in attempt {job.attempt}.")
 
@@ -269,10 +274,12 @@ class DatabaseLog(JobLog):
             job.best = {"trial": trial, **asdict(best)}
             move(session, job, State.SUCCEEDED, job.reason if job.stop_asked else None)
 
+        self._ending = True
         self._write(change, also_pausing=True)  # there is nothing left to pause
 
     def failed(self, reason: str) -> None:
         """The job cannot end well; ``reason`` is one sentence for its owner."""
+        self._ending = True
         fail = partial(self._once, self._numbered(), lambda session, job, _: move(session, job, State.FAILED, reason))
         patiently(fail, (DatabaseAway, StorageFull))  # a full disk that is the reason must not keep it from being told
 
@@ -312,16 +319,21 @@ class DatabaseLog(JobLog):
             raise NotWanted(f"Attempt {self._attempt} at job {job.id} belongs to another process, {attempt.process}.")
 
 
-def patiently(work: Callable[[], Result], awaited: tuple[type[SecateurError], ...] = (DatabaseAway,)) -> Result:
-    """Does the work as soon as the database answers, or what else is ``awaited``."""
+def patiently(
+    work: Callable[[], Result],
+    awaited: tuple[type[SecateurError], ...] = (DatabaseAway,),
+    seconds: float | None = None,
+) -> Result:
+    """Does the work as soon as the database answers, or what else is ``awaited``; for an hour unless told otherwise."""
     began, wait = time.monotonic(), _FIRST_WAIT
     while True:
         try:
             return work()
         except awaited as error:
-            if time.monotonic() - began > OUTAGE_SECONDS:
+            if time.monotonic() - began > (OUTAGE_SECONDS if seconds is None else seconds):
                 raise
-            log.warning("waiting", reason=str(error), seconds=round(time.monotonic() - began, 1))
+            cause = getattr(error.__cause__, "orig", error.__cause__)  # for the operator: a wrong password, say
+            log.warning("waiting", reason=str(error), cause=str(cause).strip(), seconds=round(time.monotonic() - began, 1))
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 

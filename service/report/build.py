@@ -82,7 +82,7 @@ def report(
         model=model,
         dataset=dataset,
         metric=_UNITS[metric],
-        limit=f"{limit:,.10g}",
+        limit=f"{limit:,.4g}" if metric == LATENCY_MS else f"{limit:,.0f}",
         speed=None if job.baseline is None or job.best is None else _speed(job.baseline, job.best),
         layers=[] if best is None else _layers(best),
         charts=[each for each in charts if each is not None],

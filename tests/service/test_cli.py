@@ -93,6 +93,16 @@ def test_submit_sends_the_code_of_a_custom_task(server: FakeServer, files: Path)
     assert sent_job(server)["task"] == {"type": "custom", "metric": "custom_error", "code": code}
 
 
+def test_a_webhooks_secret_comes_from_the_environment(server: FakeServer, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://example.org/hook"
+    assert submit("--budget", "macs=0.5", "--webhook", url).exit_code == 0
+    assert sent_job(server)["webhook"] == {"url": url}
+    monkeypatch.setenv("SECATEUR_WEBHOOK_SECRET", "whsec_x")
+    shown = submit("--budget", "macs=0.5", "--webhook", url)
+    assert sent_job(server)["webhook"] == {"url": url, "secret": "whsec_x"}
+    assert "whsec_x" not in shown.output
+
+
 def test_submit_sends_what_was_asked_for_and_nothing_else(server: FakeServer, files: Path) -> None:
     shown = submit("--budget", "macs=0.5")
     assert shown.exit_code == 0

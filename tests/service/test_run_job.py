@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from pruners.errors import InvalidInput, JobFailed
 from service.database import Database, DatabaseAway
+from service.jobs.log import DatabaseLog
 from service.jobs.repository import JobRepository
 from service.jobs.states import State
 from service.run_job import attempt
@@ -247,3 +248,26 @@ def test_a_store_that_is_away_for_too_long_does_not_fail_the_job(
     monkeypatch.setattr(store, "verified", gone)
     assert attempt(queued, 1, database, store, tmp_path, lambda *_: pytest.fail("it began"), not_left) == 1
     assert jobs.get(queued).state == State.STARTING, "until its dispatcher begins another attempt"
+
+
+def test_a_process_is_not_ended_for_having_ended_its_job(
+    database: Database, store: FolderStore, jobs: JobRepository, queued: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.heartbeat.LOOK_SECONDS", 0.001)
+    ended, looked, look = Event(), Event(), DatabaseLog.check_wanted
+
+    def seen(log: DatabaseLog) -> None:
+        after = ended.is_set()
+        look(log)
+        if after:
+            looked.set()
+
+    def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
+        log.running(3)
+        log.finishing()
+        log.succeeded(0, FIGURES, FIGURES, [])
+        ended.set()
+        assert looked.wait(60)
+
+    monkeypatch.setattr(DatabaseLog, "check_wanted", seen)
+    assert attempt(queued, 1, database, store, tmp_path, work, not_left) == 0

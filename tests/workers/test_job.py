@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from safetensors.torch import load
 
@@ -19,25 +17,12 @@ from pruners.errors import InvalidInput, JobFailed
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from searchers.base import Asked, Told
-from tests.digits import digits
 from tests.workers.logs import ListLog
 from workers import arrays, share
 from workers.data import load as load_data
 from workers.evaluator import Evaluator
 from workers.job import run_job
 from workers.spec import JobSpec
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return digits(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def spec(**fields: object) -> JobSpec:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from torch import Tensor, nn
 
 from pruners.cost import LATENCY, NANOSECONDS
@@ -17,7 +16,6 @@ from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.latency import Latency
 from searchers.base import Asked, Proposal
-from tests.digits import digits
 from tests.workers.logs import ListLog
 from workers import latency
 from workers.data import load
@@ -25,18 +23,6 @@ from workers.evaluator import Evaluator
 from workers.job import run_job
 from workers.latency import InTime, latency_cost, on_a_worker, recalled
 from workers.spec import JobSpec
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return digits(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def spec(**budget: object) -> JobSpec:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from searchers.base import Proposal, Training
-from tests.digits import digits
 from workers.data import load
 from workers.evaluator import Evaluator
 from workers.networks import Networks
@@ -17,11 +16,6 @@ from workers.pruned import Pruned
 from workers.spec import JobSpec
 
 STEPS = 5
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return digits(tmp_path_factory.mktemp("digits"))
 
 
 def make(files: tuple[Path, Path], pruner: str = "l1", **recovery: object) -> Evaluator:

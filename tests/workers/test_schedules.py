@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pruners.errors import InvalidInput
-from tests.digits import digits
 from workers.background import Background
 from workers.data import load
 from workers.evaluator import Evaluator
@@ -24,11 +23,6 @@ SHORT = {
     "lottery_ticket": {"rounds": 2, "epochs": 1},
 }
 EPOCHS = {"agp": 3, "linear": 3, "admm": 2, "lottery_ticket": 2}
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return digits(tmp_path_factory.mktemp("digits"))
 
 
 def spec(name: str, params: dict[str, object], searcher: str = "fixed") -> JobSpec:

@@ -9,16 +9,10 @@ import torch
 from torch import nn
 
 from pruners.errors import InvalidInput
-from tests.digits import digits
 from workers.data import load
 from workers.plan import make_searcher
 from workers.spec import JobSpec
 from workers.weight_evaluator import make_evaluator
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return digits(tmp_path_factory.mktemp("digits"))
 
 
 def level(ratio: float = 0.8, **more: object) -> JobSpec:

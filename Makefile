@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve env test test-docs check format docs bench bench-load bench-workers bench-evaluation bench-search bench-recovery bench-guarantee zoo fuzz api-fuzz chaos partition clean
+.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-workers bench-evaluation bench-search bench-recovery bench-guarantee zoo fuzz api-fuzz chaos partition clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ test-docs: .venv/installed-dev ## what the pages of docs/ and README say, done w
 docs: .venv/installed-docs ## the documentation as a static site, in build/docs
 	$(BIN)/python -m tests.docs.api_page
 	$(BIN)/mkdocs build --strict --quiet
+
+screenshots: .venv/installed-dev ## the pages as pictures, light, dark and narrow, in build/screenshots (needs Chromium; half a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.browser.screenshots build/screenshots
 
 check: .venv/installed-dev ## lint, format, types, layers
 	$(BIN)/ruff check .

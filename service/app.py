@@ -38,6 +38,7 @@ from service.store import open_store
 from service.transfers import routes as transfers
 from service.transfers.schemas import TransferRequest
 from service.users import routes as users
+from service.web import site
 from service.webhooks.deliveries import Deliveries
 
 SCHEMA_REF = "#/components/schemas/{model}"
@@ -100,6 +101,7 @@ def create_app(
         app.include_router(protected, dependencies=[Depends(require_access)], responses=refusals)
     for administration in (keys.router, users.router, audit.router):
         app.include_router(administration, dependencies=[Depends(require_admin)], responses=refusals)
+    site.install(app)
     problems.install(app)
     app.add_middleware(ClosesUnread)
     app.add_middleware(Audit)

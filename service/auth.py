@@ -1,7 +1,7 @@
-"""Who calls, and whether they may: the administrator's token and users' API keys, checked on every call.
+"""Who calls, and whether they may: the administrator's token, users' API keys and browsers' sessions, checked on every call.
 
-Both are random numbers of 256 bits. So their sha256 keeps them secret; a slow hash, which is there to make guesses at passwords
-dear, would only make every call slow, since there is nothing to guess.
+Tokens and keys are random numbers of 256 bits. So their sha256 keeps them secret; a slow hash, which is there to make guesses
+at passwords dear, would only make every call slow, since there is nothing to guess.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from service.database.tables import ADMIN
 from service.keys.repository import KeyRepository
 from service.problems import Forbidden, Unauthorized
 from service.scopes import Scope
+from service.sessions import CSRF_HEADER, Session, csrf_sent, csrf_token, same, session_of
 from service.settings import Settings, is_loopback
 
 TOKEN_BYTES = 32  # 256 bits: not to be guessed
@@ -68,21 +69,42 @@ async def require_access(
 
     Raises:
         Unauthorized: no key, or none of this server's.
-        Forbidden: its scope does not reach.
+        Forbidden: its scope does not reach, or a browser's session without the proof that a page of ours asks.
         TooManyRequests: its user, or whoever sends wrong keys from this address, calls too fast.
     """
-    if credentials is None:
-        raise Unauthorized("Authorization is missing; send the header 'Authorization: Bearer TOKEN'.")
     state = request.app.state
-    caller = await run_in_threadpool(_identify, credentials.credentials, state.token, KeyRepository(state.context.database))
-    if caller is None:
-        state.limits.check_refused(request.client.host if request.client else "unknown")
-        raise Unauthorized("The token is not this server's; use an API key, SECATEUR_TOKEN or what 'secateur serve' saved.")
+    session = session_of(request, state.token) if credentials is None else None
+    if credentials is not None:
+        caller = await identified(request, credentials.credentials)
+    elif session is not None:
+        caller = await _resumed(request, session)
+    else:
+        raise Unauthorized("Authorization is missing; send the header 'Authorization: Bearer TOKEN'.")
     request.scope["caller"] = caller
     structlog.contextvars.bind_contextvars(user=caller.user)
     if caller.scope is not Scope.ADMIN:
         state.limits.check_user(caller.user)
     _require(caller, scope_of(request.method))
+    return caller
+
+
+async def identified(request: Request, text: str) -> Caller:
+    """Whose key or token that is; raises ``Unauthorized``, and ``TooManyRequests`` to whoever sends many wrong ones."""
+    state = request.app.state
+    caller = await run_in_threadpool(_identify, text, state.token, KeyRepository(state.context.database))
+    if caller is None:
+        state.limits.check_refused(request.client.host if request.client else "unknown")
+        raise Unauthorized("The token is not this server's; use an API key, SECATEUR_TOKEN or what 'secateur serve' saved.")
+    return caller
+
+
+async def _resumed(request: Request, session: Session) -> Caller:
+    state = request.app.state
+    caller = await run_in_threadpool(_behind, session, KeyRepository(state.context.database))
+    if caller is None:
+        raise Unauthorized("The key that this browser signed in with was revoked; sign in with another one.")
+    if scope_of(request.method) is not Scope.READ and not same(await csrf_sent(request), csrf_token(state.token, session.text)):
+        raise Forbidden(f"A browser's session changes nothing without {CSRF_HEADER}; reload the page and try again.")
     return caller
 
 
@@ -108,6 +130,13 @@ def _identify(token: str, admin: str, keys: KeyRepository) -> Caller | None:
     if hmac.compare_digest(token.encode(), admin.encode()):
         return Caller(ADMIN, Scope.ADMIN, None)
     key = keys.used(token)
+    return None if key is None else Caller(key.user, Scope(key.scope), key.id)
+
+
+def _behind(session: Session, keys: KeyRepository) -> Caller | None:
+    if session.key_id is None:
+        return Caller(ADMIN, Scope.ADMIN, None)
+    key = keys.used_by_id(session.key_id)
     return None if key is None else Caller(key.user, Scope(key.scope), key.id)
 
 

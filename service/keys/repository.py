@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from sqlalchemy import select
@@ -56,11 +56,17 @@ class KeyRepository:
 
     def used(self, text: str) -> ApiKey | None:
         """The key of that text, its use being noted; ``None`` if it is none or was revoked."""
-        key_id, _, _ = text.partition(".")
+        return self._noted(text.partition(".")[0], lambda key: hmac.compare_digest(key.sha256, _sha256(text)))
+
+    def used_by_id(self, key_id: str) -> ApiKey | None:
+        """The key of that id, of which the caller has other proof; as ``used``."""
+        return self._noted(key_id, lambda _: True)
+
+    def _noted(self, key_id: str, proven: Callable[[ApiKey], bool]) -> ApiKey | None:
         with self._database.read() as session:
             key = session.get(ApiKey, key_id) if is_id(key_id) else None
             moment = now(session)
-        if key is None or not hmac.compare_digest(key.sha256, _sha256(text)) or key.revoked_at is not None:
+        if key is None or not proven(key) or key.revoked_at is not None:
             return None
         if key.last_used_at is None or moment - key.last_used_at > timedelta(seconds=USE_SECONDS):
             with self._database.write() as session:

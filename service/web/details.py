@@ -1,0 +1,185 @@
+"""What the page of a job and the page of a trial show, worked out of the rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import func, select
+
+from service.database import Database
+from service.database.tables import Dataset, Event, Job, Model, Trial
+from service.jobs.repository import JobRepository
+from service.jobs.schemas import CheckpointView, EventView, JobView, TrialView
+from service.jobs.states import ENDS, LIVE, UNWANTED, State
+from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
+from service.web.html import figure
+from service.web.points import UNITS, limit_of
+
+TRIALS_PAGE = 25
+EVENTS_SHOWN = 20
+
+Order = Literal["number", "score", "cost"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure of the headline: before, after, and the share that is left."""
+
+    title: str
+    dense: str
+    pruned: str
+    share: str
+
+
+@dataclass(frozen=True)
+class LayerWidth:
+    """A layer before and after."""
+
+    name: str
+    dense: int
+    kept: int
+
+    @property
+    def share(self) -> float:
+        """Kept, 0…1."""
+        return self.kept / self.dense
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """A job, and all that its page says of it; the plots ask for their figures themselves."""
+
+    job: JobView
+    model: Model
+    dataset: Dataset
+    tiles: list[Tile]
+    unit: str
+    limit: float | None
+    layers: list[LayerWidth]
+    layers_of: int | None
+    trials: list[TrialView]
+    pages: int
+    events: list[EventView]
+    last_event: int
+    checkpoint: CheckpointView | None
+    controls: list[str]
+    ended: bool
+    stated: str
+
+
+def job_page(database: Database, job_id: str, dashboard: Any, page: int, order: Order) -> JobPage:
+    """Everything of one job; raises ``NotFound``."""
+    repository = JobRepository(database)
+    row = repository.get(job_id)
+    view = job_view(row, repository.summaries_of([row])[row.id], dashboard(row))
+    best = view.best.trial if view.best is not None else view.progress.best_trial
+    with database.read() as session:
+        model, dataset = session.get_one(Model, row.model_id), session.get_one(Dataset, row.dataset_id)
+        count = session.scalars(select(func.count()).select_from(Trial).where(Trial.job_id == job_id)).one()
+        ordered = select(Trial).where(Trial.job_id == job_id).order_by(*_order(order, view))
+        trials = session.scalars(ordered.offset(TRIALS_PAGE * page).limit(TRIALS_PAGE)).all()
+        latest = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(EVENTS_SHOWN)
+        events = session.scalars(latest).all()
+        winner = None if best is None else session.get(Trial, (job_id, best))
+    kept = checkpoint_views(row, repository.checkpoints(job_id))
+    return JobPage(
+        job=view,
+        model=model,
+        dataset=dataset,
+        tiles=_tiles(view, model, winner),
+        unit=UNITS[view.spec.budget.metric],
+        limit=limit_of(row),
+        layers=[] if winner is None else layer_widths(winner),
+        layers_of=best,
+        trials=[trial_view(trial) for trial in trials],
+        pages=max(1, -(-count // TRIALS_PAGE)),
+        events=[event_view(event) for event in events],
+        last_event=events[0].id if events else 0,
+        checkpoint=kept[0] if kept else None,
+        controls=_controls(row),
+        ended=row.state in ENDS,
+        stated=json.dumps(view.spec.model_dump(mode="json", exclude_defaults=True), indent=2),
+    )
+
+
+def layer_widths(trial: Trial) -> list[LayerWidth]:
+    """Every layer of a trial's plan."""
+    kept, removed = trial.plan["widths"], trial.plan["sparsity"]
+    return [LayerWidth(name, round(kept[name] / (1 - removed[name])), kept[name]) for name in kept]
+
+
+def _order(order: Order, view: JobView) -> Sequence[Any]:
+    """The newest first; or the best; or the cheapest in what the budget is in."""
+    if order == "score":
+        return (Trial.score.is_(None), Trial.score.desc(), Trial.number)
+    if order == "cost":
+        column = {"latency_ms": "latency_ns", "sparsity": "params"}.get(view.spec.budget.metric, view.spec.budget.metric)
+        return (getattr(Trial, column).is_(None), getattr(Trial, column), Trial.number)
+    return (Trial.number.desc(),)
+
+
+def _tiles(view: JobView, model: Model, best: Trial | None) -> list[Tile]:
+    """Measured on the test split once there is a winner; before that, what the search knows of its best plan."""
+    name, title = view.metric.name, view.metric.title
+    if view.baseline is not None and view.best is not None:
+        dense, pruned = view.baseline, view.best
+        change = pruned.metric - dense.metric
+        difference = f"{100 * change:+.2f} points" if figure(0.0, name).endswith("%") else f"{change:+.4g}"
+        return [
+            Tile(f"{title}, test", figure(dense.metric, name), figure(pruned.metric, name), difference.replace("-", "−")),
+            *(
+                Tile(
+                    label,
+                    f"{getattr(dense, key):,}",
+                    f"{getattr(pruned, key):,}",
+                    _left(getattr(pruned, key), getattr(dense, key)),
+                )
+                for label, key in (("MACs of one input", "macs"), ("parameters", "params"), ("bytes of the file", "size_bytes"))
+            ),
+            Tile(
+                "latency of one input",
+                f"{dense.latency_ms:.3f} ms",
+                f"{pruned.latency_ms:.3f} ms",
+                _left(pruned.latency_ms, dense.latency_ms),
+            ),
+        ]
+    dense_costs = model.inspection
+    tiles = [
+        Tile(
+            f"{title}, search inputs",
+            "measured at the end",
+            figure(None if best is None else best.metric, name),
+            f"trial {best.number}" if best else "",
+        )
+    ]
+    for label, key in (("MACs of one input", "macs"), ("parameters", "params")):
+        kept = None if best is None else getattr(best, key)
+        tiles.append(
+            Tile(
+                label,
+                f"{dense_costs[key]:,}",
+                "–" if kept is None else f"{kept:,}",
+                "" if kept is None else _left(kept, dense_costs[key]),
+            )
+        )
+    return tiles
+
+
+def _left(kept: float, dense: float) -> str:
+    return f"{100 * kept / dense:.1f} %" if dense else ""
+
+
+def _controls(job: Job) -> list[str]:
+    """What may be asked of the job now."""
+    state = State(job.state)
+    if state in ENDS:
+        return ["delete"]
+    wanted = state not in UNWANTED
+    return [
+        *(["resume"] if state in (State.PAUSED, State.PAUSING) else ["pause"] if wanted else []),
+        *(["stop"] if not job.stop_asked and job.sequence > 0 and (state == State.RUNNING or state not in LIVE) else []),
+        *(["cancel"] if state is not State.CANCELLING else []),
+    ]

@@ -1,0 +1,70 @@
+"""What the list of jobs shows of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from service.database import Database
+from service.database.tables import Dataset, Job, Model
+from service.jobs.repository import JobRepository
+from service.jobs.schemas import JobView
+from service.jobs.views import job_view, milliseconds
+from service.report.charts import short
+from service.web.html import figure
+from service.web.points import UNITS, limit_of
+from workers.spec import LATENCY_MS
+
+PAGE = 50  # jobs
+
+
+@dataclass(frozen=True)
+class Line:
+    """A job in the list.
+
+    Attributes:
+        job: as the API shows it.
+        model, dataset: their names.
+        best: its metric, measured on the test split once there is a winner, before that on the search inputs.
+        cost: of the best network, beside the budget; empty if there is none yet.
+    """
+
+    job: JobView
+    model: str
+    dataset: str
+    best: str
+    cost: str
+
+
+def lines(database: Database, limit: int, after: str | None) -> tuple[list[Line], str | None]:
+    """A page of jobs, newest first, and the cursor of the next page."""
+    repository = JobRepository(database)
+    rows, following = repository.page(limit, after)
+    found = repository.summaries_of(rows)
+    models, datasets = (_names(database, table, rows) for table in (Model, Dataset))
+    shown = []
+    for row in rows:
+        view = job_view(row, found[row.id])
+        best = view.best.metric if view.best is not None else view.progress.best_metric
+        cost = _cost(row, view, found[row.id].best)
+        shown.append(Line(view, models[row.model_id], datasets[row.dataset_id], figure(best, view.metric.name), cost))
+    return shown, following
+
+
+def _names(database: Database, table: type[Model] | type[Dataset], jobs: Sequence[Job]) -> Mapping[str, str]:
+    wanted = {job.model_id for job in jobs} | {job.dataset_id for job in jobs}
+    with database.read() as session:
+        return {row.id: row.name for row in session.execute(select(table.id, table.name).where(table.id.in_(wanted)))}
+
+
+def _cost(row: Job, view: JobView, best: Any) -> str:
+    metric, limit = view.spec.budget.metric, limit_of(row)
+    if limit is None:
+        return ""
+    cost = None
+    if best is not None:
+        cost = milliseconds(best.latency_ns) if metric == LATENCY_MS else getattr(best, metric, None)
+    return f"{short(limit)} {UNITS[metric]}" if cost is None else f"{short(cost)} of {short(limit)} {UNITS[metric]}"

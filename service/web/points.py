@@ -1,0 +1,71 @@
+"""``/ui/jobs/{id}/points``: what the plots of a job show, in columns: of ten thousand trials, half a megabyte."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from pruners.cost import NANOSECONDS, SPARSITY
+from service.database import Database
+from service.database.tables import Job, Trial
+from service.jobs.schemas import JobView
+from workers.spec import LATENCY_MS
+from workers.tasks import METRICS
+
+UNITS = {
+    "macs": "MACs",
+    "params": "parameters",
+    "size_bytes": "bytes of weights",
+    LATENCY_MS: "ms for one input",
+    SPARSITY: "weights that stay",
+}
+
+COLUMNS = ("number", "score", "metric", "cost", "started", "finished", "worker", "failed")
+
+
+def limit_of(job: Job) -> float | None:
+    """The budget in the unit in which it is stated; ``None``: milliseconds that are not timed yet."""
+    if job.budget_limit is None:
+        return None
+    return job.budget_limit / (NANOSECONDS if job.spec["budget"]["metric"] == LATENCY_MS else 1)
+
+
+def points(database: Database, job: Job, view: JobView, after: int) -> dict[str, Any]:
+    """The trials that were told behind ``after``, a sequence number of the job's record, and what the plots need besides.
+
+    Costs are in the budget's metric, times in milliseconds since 1970, workers numbers in ``workers``, which starts anew in
+    each answer. A trial that failed has no score; one that an earlier job gave has no times.
+    """
+    metric = view.spec.budget.metric
+    cost = getattr(Trial, {LATENCY_MS: "latency_ns", SPARSITY: "plan"}.get(metric, metric))
+    figures = (Trial.told_sequence, Trial.number, Trial.score, Trial.metric, cost)
+    whereabouts = (Trial.started_at, Trial.finished_at, Trial.node, Trial.pid, Trial.state)
+    told = select(*figures, *whereabouts).where(Trial.job_id == job.id, Trial.told_sequence > after)
+    with database.read() as session:
+        rows = session.execute(told.order_by(Trial.told_sequence)).all()
+    workers: dict[str, int] = {}
+    found = [_row(row, metric, workers) for row in rows]
+    return {
+        "columns": dict(zip(COLUMNS, map(list, zip(*found, strict=True)) if found else [[] for _ in COLUMNS], strict=True)),
+        "workers": list(workers),
+        "last": rows[-1][0] if rows else after,
+        "front": [point.trial for point in view.pareto],
+        "best": view.best.trial if view.best is not None else view.progress.best_trial,
+        "limit": limit_of(job),
+        "unit": UNITS[metric],
+        "title": view.metric.title,
+        "share": METRICS[view.metric.name].share,
+    }
+
+
+def _row(row: Sequence[Any], metric: str, workers: dict[str, int]) -> tuple[Any, ...]:
+    _, number, score, reported, cost, started, finished, node, pid, state = row
+    if metric == SPARSITY:
+        cost = sum(cost["widths"].values())
+    elif metric == LATENCY_MS and cost is not None:
+        cost = cost / NANOSECONDS
+    worker = None if node is None or pid is None else workers.setdefault(f"{node}, process {pid}", len(workers))
+    times = [None if moment is None else round(1000 * moment.timestamp()) for moment in (started, finished)]
+    return number, score, reported, cost, *times, worker, state == "failed"

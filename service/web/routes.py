@@ -1,0 +1,101 @@
+"""The pages: ``/ui/…``. What they show is what the API shows, to whom the API shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from service.context import InContext
+from service.jobs.repository import JobRepository
+from service.jobs.routes import EVENT_STREAM, MAX_NUMBER
+from service.jobs.views import job_view, trial_view
+from service.pages import After
+from service.problems import NotFound
+from service.web.details import Order, job_page, layer_widths
+from service.web.html import HOME, HtmlRoute, render
+from service.web.listing import PAGE, lines
+from service.web.live import news
+from service.web.points import points
+
+router = APIRouter(prefix="/ui", route_class=HtmlRoute, include_in_schema=False)
+
+_CONTROLS: Mapping[str, Callable[[JobRepository, str], Any]] = MappingProxyType(
+    {
+        "pause": JobRepository.pause,
+        "resume": JobRepository.resume,
+        "stop": JobRepository.stop,
+        "cancel": JobRepository.cancel,
+        "delete": JobRepository.delete,
+    }
+)
+
+
+@router.get("/jobs")
+def get_jobs(request: Request, context: InContext, after: After = None) -> Response:
+    """The list of jobs, newest first."""
+    shown, following = lines(context.database, PAGE, after)
+    return render(request, "jobs.html", lines=shown, following=following, after=after)
+
+
+@router.get("/jobs/stream")
+async def get_stream(request: Request, context: InContext) -> Response:
+    """Server-sent events: ``news`` whenever something happened to one of these jobs."""
+    told = news(context.database, context.watch, request.scope["caller"].key_id)
+    return StreamingResponse(told, media_type=EVENT_STREAM, headers={"X-Accel-Buffering": "no"})
+
+
+@router.get("/jobs/{job_id}")
+def get_job(
+    request: Request,
+    job_id: str,
+    context: InContext,
+    page: Annotated[int, Query(ge=0, le=MAX_NUMBER // 100)] = 0,
+    order: Order = "number",
+) -> Response:
+    """One job."""
+    shown = job_page(context.database, job_id, context.dispatcher.dashboard, page, order)
+    return render(request, "job.html", page=shown, number=page, order=order)
+
+
+@router.get("/jobs/{job_id}/points")
+def get_points(job_id: str, context: InContext, after: Annotated[int, Query(ge=-1, le=MAX_NUMBER)] = -1) -> Response:
+    """What the plots show."""
+    jobs = JobRepository(context.database)
+    job = jobs.get(job_id)
+    return JSONResponse(points(context.database, job, job_view(job, jobs.summaries_of([job])[job.id]), after))
+
+
+@router.get("/jobs/{job_id}/trials/{number}")
+def get_trial(request: Request, job_id: str, number: Annotated[int, Path(ge=0, le=MAX_NUMBER)], context: InContext) -> Response:
+    """One trial."""
+    jobs = JobRepository(context.database)
+    job, trial = jobs.get(job_id), jobs.trial(job_id, number)
+    view = job_view(job, jobs.summaries_of([job])[job.id])
+    return render(request, "trial.html", job=view, trial=trial_view(trial), layers=layer_widths(trial))
+
+
+@router.get("/jobs/{job_id}/{action}")
+def get_control(request: Request, job_id: str, action: Literal["cancel", "delete"], context: InContext) -> Response:
+    """Asks whether what cannot be undone is meant."""
+    return render(request, "confirm.html", job=JobRepository(context.database).get(job_id), action=action)
+
+
+@router.post("/jobs/{job_id}/{action}")
+async def post_control(
+    job_id: str, action: Literal["pause", "resume", "stop", "cancel", "delete"], context: InContext
+) -> Response:
+    """Does to a job what the call of that name does, and shows it again."""
+    await run_in_threadpool(_CONTROLS[action], JobRepository(context.database), job_id)
+    context.dispatcher.wake()
+    return RedirectResponse(HOME if action == "delete" else f"{HOME}/{job_id}", status_code=303)
+
+
+@router.get("/{path:path}")
+def get_nothing(path: str, context: InContext) -> Response:
+    """A page that is not there."""
+    raise NotFound("page", path, HOME)

@@ -1,0 +1,169 @@
+"""Signing in, and what a session may do: pages show whom what the API shows them, and change nothing without a proof."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.context import Context
+from service.sessions import COOKIE
+from tests.service.doubles import TOKEN
+from tests.service.test_report import Page
+
+SignIn = Callable[[str], TestClient]
+
+
+@pytest.fixture
+def kind() -> str:
+    """What the pages ask of the database is asked of every kind of it by the API's own tests."""
+    return "sqlite"
+
+
+@pytest.fixture
+def sign_in(api: TestClient) -> SignIn:
+    """A browser of its own that signed in with that key."""
+
+    def signed_in(key: str) -> TestClient:
+        browser = TestClient(api.app, headers={"Authorization": ""}, follow_redirects=False)
+        del browser.headers["authorization"]
+        response = login(browser, key)
+        assert response.status_code == 303
+        assert response.headers["location"] == "/ui/jobs"
+        return browser
+
+    return signed_in
+
+
+@pytest.fixture
+def nobody(api: TestClient) -> TestClient:
+    return TestClient(api.app, follow_redirects=False)
+
+
+def login(browser: TestClient, key: str, **changes: str) -> Any:
+    csrf = token_in(browser.get("/ui/login").text, "input")
+    return browser.post("/ui/login", data={"key": key, "csrf": csrf, "next": "/ui/jobs", **changes})
+
+
+def token_in(page: str, kind: str = "meta") -> str:
+    found = re.search(rf'name="csrf" {"value" if kind == "input" else "content"}="([0-9a-f]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+def key_of(api: TestClient, user: str, scope: str = "submit") -> dict[str, Any]:
+    made: dict[str, Any] = api.post("/keys", json={"user": user, "scope": scope}).json()
+    return made
+
+
+def test_the_way_in_and_out(sign_in: SignIn, nobody: TestClient) -> None:
+    assert nobody.get("/").headers["location"] == "/ui/jobs"
+    assert nobody.get("/ui/jobs").headers["location"] == "/ui/login?next=/ui/jobs"
+    browser = sign_in(TOKEN)
+    page = browser.get("/ui/jobs")
+    assert page.status_code == 200
+    assert TOKEN not in page.text + str(browser.cookies), "the key itself stays where it was typed"
+    assert browser.post("/ui/logout", data={"csrf": token_in(page.text)}).headers["location"] == "/ui/login"
+    assert browser.get("/ui/jobs").status_code == 303
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_of_other_sites(nobody: TestClient) -> None:
+    cookie = login(nobody, TOKEN).headers["set-cookie"]
+    assert cookie.startswith(COOKIE)
+    for attribute in ("HttpOnly", "SameSite=strict", "Path=/"):
+        assert attribute in cookie
+
+
+def test_a_wrong_key_is_told_so_and_a_forged_cookie_is_nobodys(nobody: TestClient, sign_in: SignIn) -> None:
+    refused = login(nobody, "key-1.wrong")
+    assert refused.status_code == 401
+    assert "none of this server" in refused.text
+    cookie = sign_in(TOKEN).cookies[COOKIE]
+    end = str(int(cookie.split(".")[1]) + 1)
+    for forged in (cookie[:-1] + ("0" if cookie[-1] != "0" else "1"), cookie.replace(cookie.split(".")[1], end), "...", "é"):
+        assert nobody.get("/jobs", headers={"cookie": f"{COOKIE}={forged}".encode()}).status_code == 401
+
+
+def test_a_session_ends_by_itself(sign_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    browser = sign_in(TOKEN)
+    later = time.time() + 13 * 3600
+    monkeypatch.setattr("service.sessions.time.time", lambda: later)
+    assert browser.get("/jobs").status_code == 401
+
+
+def test_next_leads_to_no_other_site(nobody: TestClient) -> None:
+    for elsewhere in ("https://example.org", "//example.org", "/ui/\\example.org", "/ui/../x?y"):
+        assert login(nobody, TOKEN, next=elsewhere).headers["location"] == "/ui/jobs"
+
+
+def test_nothing_is_changed_without_the_proof_of_a_page(sign_in: SignIn, api: TestClient, job_json: dict[str, Any]) -> None:
+    job = api.post("/jobs", json=job_json).json()["id"]
+    browser = sign_in(TOKEN)
+    token = token_in(browser.get("/ui/jobs").text)
+    assert browser.post(f"/jobs/{job}/cancel").status_code == 403
+    assert browser.delete(f"/jobs/{job}", headers={"X-CSRF-Token": "0" * 64}).status_code == 403
+    assert (
+        browser.post(f"/ui/jobs/{job}/cancel", data={"csrf": token_in(sign_in(TOKEN).get("/ui/jobs").text)}).status_code == 403
+    )
+    assert api.get(f"/jobs/{job}").json()["state"] == "queued"
+    assert browser.post(f"/ui/jobs/{job}/cancel", data={"csrf": token}).headers["location"] == f"/ui/jobs/{job}"
+    assert api.get(f"/jobs/{job}").json()["state"] == "cancelled"
+    assert browser.delete(f"/jobs/{job}", headers={"X-CSRF-Token": token}).status_code == 204
+    assert login(TestClient(api.app), TOKEN, csrf="0" * 64).status_code == 403, "nor may others sign one in"
+
+
+def test_others_jobs_are_not_there_and_a_reader_only_looks(sign_in: SignIn, api: TestClient, job_json: dict[str, Any]) -> None:
+    job = api.post("/jobs", json={**job_json, "name": "the administrator's"}).json()["id"]
+    alice = sign_in(key_of(api, "alice")["key"])
+    assert "the administrator" not in alice.get("/ui/jobs").text
+    for path in (f"/ui/jobs/{job}", f"/ui/jobs/{job}/points", f"/ui/jobs/{job}/trials/0", f"/ui/jobs/{job}/delete", "/ui/x"):
+        missing = alice.get(path)
+        assert (missing.status_code, missing.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    own = {"Authorization": f"Bearer {key_of(api, 'alice')['key']}"}
+    for upload, kind in ((b"model", "model"), (b"data", "dataset")):
+        job_json[kind] = api.post(f"/{kind}s", content=upload, headers=own).json()["id"]
+    job = api.post("/jobs", json=job_json, headers=own).json()["id"]
+    assert 'id="do-cancel"' in alice.get(f"/ui/jobs/{job}").text
+    reader = sign_in(key_of(api, "alice", "read")["key"])
+    page = reader.get(f"/ui/jobs/{job}")
+    assert page.status_code == 200
+    assert 'id="do-cancel"' not in page.text
+    refused = reader.post(f"/ui/jobs/{job}/cancel", data={"csrf": token_in(page.text)})
+    assert refused.status_code == 403
+    assert "scope submit" in refused.text
+
+
+def test_a_revoked_key_ends_its_sessions(sign_in: SignIn, api: TestClient) -> None:
+    key = key_of(api, "alice")
+    browser = sign_in(key["key"])
+    assert browser.get("/jobs").status_code == 200
+    api.delete(f"/keys/{key['id']}")
+    assert browser.get("/jobs").status_code == 401
+    assert browser.get("/ui/jobs").status_code == 303
+
+
+def test_every_page_runs_nothing_but_our_own_files(sign_in: SignIn, api: TestClient, job_json: dict[str, Any]) -> None:
+    hostile = '<script>alert("1")</script>"\'><img src=x onerror=alert(1)>'
+    job = api.post("/jobs", json={**job_json, "name": hostile}).json()["id"]
+    browser = sign_in(TOKEN)
+    for path in ("/ui/login", "/ui/jobs", f"/ui/jobs/{job}", f"/ui/jobs/{job}/cancel", "/ui/jobs/none"):
+        page = browser.get(path)
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+        assert "unsafe" not in policy
+        seen = Page(page.text)
+        assert "style" not in seen.tags
+        assert seen.handlers == []
+        assert all(link.startswith(("/", "#", "http://ray.test")) for link in seen.linked), seen.linked
+        assert seen.tags.count("script") == sum(link.startswith("/ui/static/") and link.endswith(".js") for link in seen.linked)
+    assert hostile in "".join(Page(browser.get("/ui/jobs").text).shown)
+
+
+def test_signing_in_is_on_record(sign_in: SignIn, context: Context, api: TestClient) -> None:
+    sign_in(TOKEN)
+    assert ("POST", "/ui/login", 303) in [(e["method"], e["path"], e["status"]) for e in api.get("/audit").json()["items"]]

@@ -90,8 +90,8 @@ def job_page(database: Database, job_id: str, dashboard: Any, page: int, order: 
         model=model,
         dataset=dataset,
         tiles=_tiles(view, model, winner),
-        unit=UNITS[view.spec.budget.metric],
-        limit=limit_of(row),
+        unit=UNITS[view.spec.metric],
+        limit=limit_of(row, view),
         layers=[] if winner is None else layer_widths(winner),
         layers_of=best,
         trials=[trial_view(trial) for trial in trials],
@@ -116,7 +116,7 @@ def _order(order: Order, view: JobView) -> Sequence[Any]:
     if order == "score":
         return (Trial.score.is_(None), Trial.score.desc(), Trial.number)
     if order == "cost":
-        column = {"latency_ms": "latency_ns", "sparsity": "params"}.get(view.spec.budget.metric, view.spec.budget.metric)
+        column = {"latency_ms": "latency_ns", "sparsity": "params"}.get(view.spec.metric, view.spec.metric)
         return (getattr(Trial, column).is_(None), getattr(Trial, column), Trial.number)
     return (Trial.number.desc(),)
 

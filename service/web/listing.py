@@ -61,7 +61,7 @@ def _names(database: Database, table: type[Model] | type[Dataset], jobs: Sequenc
 
 
 def _cost(row: Job, view: JobView, best: Any) -> str:
-    metric, limit = view.spec.budget.metric, limit_of(row)
+    metric, limit = view.spec.metric, limit_of(row, view)
     if limit is None:
         return ""
     cost = None

@@ -25,11 +25,11 @@ UNITS = {
 COLUMNS = ("number", "score", "metric", "cost", "started", "finished", "worker", "failed")
 
 
-def limit_of(job: Job) -> float | None:
+def limit_of(job: Job, view: JobView) -> float | None:
     """The budget in the unit in which it is stated; ``None``: milliseconds that are not timed yet."""
     if job.budget_limit is None:
         return None
-    return job.budget_limit / (NANOSECONDS if job.spec["budget"]["metric"] == LATENCY_MS else 1)
+    return job.budget_limit / (NANOSECONDS if view.spec.metric == LATENCY_MS else 1)
 
 
 def points(database: Database, job: Job, view: JobView, after: int) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def points(database: Database, job: Job, view: JobView, after: int) -> dict[str,
     Costs are in the budget's metric, times in milliseconds since 1970, workers numbers in ``workers``, which starts anew in
     each answer. A trial that failed has no score; one that an earlier job gave has no times.
     """
-    metric = view.spec.budget.metric
+    metric = view.spec.metric
     cost = getattr(Trial, {LATENCY_MS: "latency_ns", SPARSITY: "plan"}.get(metric, metric))
     figures = (Trial.told_sequence, Trial.number, Trial.score, Trial.metric, cost)
     whereabouts = (Trial.started_at, Trial.finished_at, Trial.node, Trial.pid, Trial.state)
@@ -53,7 +53,7 @@ def points(database: Database, job: Job, view: JobView, after: int) -> dict[str,
         "last": rows[-1][0] if rows else after,
         "front": [point.trial for point in view.pareto],
         "best": view.best.trial if view.best is not None else view.progress.best_trial,
-        "limit": limit_of(job),
+        "limit": limit_of(job, view),
         "unit": UNITS[metric],
         "title": view.metric.title,
         "share": METRICS[view.metric.name].share,

@@ -231,6 +231,18 @@ class Killing(ListLog):
 
 
 @pytest.mark.usefixtures("cluster")
+def test_every_trial_ends_though_the_cluster_has_room_for_fewer_at_once(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.reuse.PATIENCE_SECONDS", 0.1)
+    log = ListLog()
+    asked = spec(searcher={"name": "random"}, limits={"max_trials": 7, "max_concurrent": 3})
+    run_job(asked, *files, tmp_path, tmp_path / "networks", log)
+    assert sum(isinstance(entry, Told) for entry in log.entries) == 7
+    assert len({worker.pid for worker in log.workers if worker is not None}) == 2
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_job_makes_room_for_another_and_takes_it_back(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

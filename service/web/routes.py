@@ -11,10 +11,12 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.context import InContext
+from service.datasets.repository import datasets
 from service.jobs.repository import JobRepository
 from service.jobs.routes import EVENT_STREAM, MAX_NUMBER
 from service.jobs.views import job_view, trial_view
-from service.pages import After
+from service.models.repository import models
+from service.pages import LARGEST_PAGE, After
 from service.problems import NotFound
 from service.web.details import Order, job_page, layer_widths
 from service.web.html import HOME, HtmlRoute, render
@@ -93,6 +95,14 @@ async def post_control(
     await run_in_threadpool(_CONTROLS[action], JobRepository(context.database), job_id)
     context.dispatcher.wake()
     return RedirectResponse(HOME if action == "delete" else f"{HOME}/{job_id}", status_code=303)
+
+
+@router.get("/new")
+def get_new(request: Request, context: InContext) -> Response:
+    """The form of a new job, with the latest uploads to choose from."""
+    sent, _ = models(context.database).page(LARGEST_PAGE, None)
+    data, _ = datasets(context.database).page(LARGEST_PAGE, None)
+    return render(request, "new.html", models=sent, datasets=data)
 
 
 @router.get("/{path:path}")

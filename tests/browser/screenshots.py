@@ -52,6 +52,11 @@ def main(folder: Path) -> None:
             sign_in(page, place.url, TOKEN)
             for name, address in pages.items():
                 page.goto(place.url + address)
+                if name == "new":
+                    page.wait_for_selector("#plan[data-ready]")
+                    for kind in ("model", "dataset"):
+                        page.locator(f"#{kind}").select_option(index=1)
+                    page.get_by_text("reported by").wait_for()
                 if page.locator("#plots").count():
                     page.wait_for_selector("#plots[data-drawn]")
                 page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)

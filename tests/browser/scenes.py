@@ -25,7 +25,7 @@ from service.jobs.log import DatabaseLog
 from service.jobs.repository import JobRepository
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, group, make_settings, model_inspection
 from tests.service.real_server import serving
-from workers.log import Artefact, Measurement, Plan, Worker
+from workers.log import Artefact, Finished, Measurement, Plan, Worker
 
 WIDTHS = (16, 16, 16, 16, 32, 32, 32, 64, 64, 64)
 NAMES = tuple(f"layer{1 + (i > 3) + (i > 6)}.{i % 3}.conv{1 + i % 2}" for i in range(len(WIDTHS)))
@@ -138,7 +138,7 @@ class Search:
         dense = Measurement(0.9212, macs, COST("params", WIDTHS), 1_118_208, 4.21, 0.3, 1.0)
         best = Measurement(0.9154, macs // 2, COST("params", WIDTHS) // 2, 602_112, 2.77, 0.2, 0.4998)
         self.log.finishing()
-        self.log.succeeded(trial, dense, best, [Artefact("pt2", path), Artefact("safetensors", path)])
+        self.log.succeeded(dense, [Finished(trial, best, [Artefact("pt2", path), Artefact("safetensors", path)])])
 
 
 def plan(generator: random.Random, number: int) -> tuple[int, ...]:

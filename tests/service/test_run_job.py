@@ -271,7 +271,7 @@ def test_a_process_is_not_ended_for_having_ended_its_job(
     def work(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Path, log: JobLog) -> None:
         log.running(3)
         log.finishing()
-        log.succeeded(0, FIGURES, FIGURES, [])
+        log.succeeded(FIGURES, [Finished(0, FIGURES, [])])
         ended.set()
         assert looked.wait(60)
 

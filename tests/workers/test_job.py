@@ -18,7 +18,7 @@ from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from searchers.base import Asked, Told
 from tests.workers.logs import ListLog
-from workers import arrays, share
+from workers import arrays
 from workers.data import load as load_data
 from workers.evaluator import Evaluator
 from workers.job import run_job
@@ -240,25 +240,6 @@ def test_every_trial_ends_though_the_cluster_has_room_for_fewer_at_once(
     run_job(asked, *files, tmp_path, tmp_path / "networks", log)
     assert sum(isinstance(entry, Told) for entry in log.entries) == 7
     assert len({worker.pid for worker in log.workers if worker is not None}) == 2
-
-
-@pytest.mark.usefixtures("cluster")
-def test_a_job_makes_room_for_another_and_takes_it_back(
-    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other one is there from the tenth to the twentieth of thirty trials; each trial sees who is there."""
-    monkeypatch.setattr(share, "_SECONDS", 0)
-
-    class Shared(ListLog):
-        def jobs(self) -> int:
-            return 2 if 10 <= len(self.workers) < 20 else 1
-
-    log = Shared()
-    run_job(spec(searcher={"name": "random"}, limits={"max_trials": 30}), *files, tmp_path, tmp_path / "networks", log)
-    processes = [worker.pid for worker in log.workers if worker is not None]
-    assert len(set(processes[:10])) == 2
-    assert len(set(processes[12:20])) == 1, "one process ended, whichever the trials were that still ran then"
-    assert len(set(processes[20:])) == 2
 
 
 @pytest.mark.usefixtures("cluster")

@@ -7,6 +7,15 @@ from typing import Any
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 """States that a job does not leave."""
 
+UNITS = {
+    "macs": "MACs",
+    "params": "parameters",
+    "size_bytes": "bytes of weights",
+    "latency_ms": "ms for one input",
+    "sparsity": "weights that stay",
+}
+"""What a budget's metric counts."""
+
 
 def budget_text(spec: dict[str, Any]) -> str:
     """A spec's budgets in words: ``macs ≤ 50 %`` or ``params ≤ 120,000``, and what a constraint adds to them."""

@@ -16,19 +16,13 @@ from service.database.tables import Dataset, Event, Model, Trial
 from service.jobs.schemas import CheckpointView, Figures, JobView
 from service.jobs.views import milliseconds
 from service.report.charts import Chart, Data, chart, short
+from service.texts import UNITS
 from workers.spec import LATENCY_MS
 from workers.tasks import METRICS
 
 _MOST_DOTS = 1500
 """Trials drawn one by one; of more, evenly many are, beside the best ones. A file of ten thousand would open slowly."""
 
-_UNITS = {
-    "macs": "MACs",
-    "params": "parameters",
-    "size_bytes": "bytes of weights",
-    LATENCY_MS: "ms for one input",
-    SPARSITY: "weights that stay",
-}
 _UNIT = {LATENCY_MS: NANOSECONDS}  # of a limit in the table of jobs, where it is not one
 _CURVES = 12  # sensitivity curves that can still be told apart
 
@@ -81,7 +75,7 @@ def report(
         job=job,
         model=model,
         dataset=dataset,
-        metric=_UNITS[metric],
+        metric=UNITS[metric],
         limit=f"{limit:,.4g}" if metric == LATENCY_MS else f"{limit:,.0f}",
         speed=None if job.baseline is None or job.best is None else _speed(job.baseline, job.best),
         layers=[] if best is None else _layers(best),
@@ -155,7 +149,7 @@ def _pareto(
 
     return chart(
         f"What each trial costs, and its {job.metric.title} on the search inputs",
-        _UNITS[job.spec.metric],
+        UNITS[job.spec.metric],
         f"{job.metric.title}{unit}",
         [
             data("trial", "faint", _thinned([trial for trial in measured if trial.number not in front])),

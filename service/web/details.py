@@ -15,8 +15,9 @@ from service.jobs.repository import JobRepository
 from service.jobs.schemas import CheckpointView, EventView, JobView, TrialView
 from service.jobs.states import ENDS, LIVE, UNWANTED, State
 from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
+from service.texts import UNITS
 from service.web.html import figure
-from service.web.points import UNITS, limit_of
+from service.web.points import limit_of
 
 TRIALS_PAGE = 25
 EVENTS_SHOWN = 20

@@ -14,8 +14,9 @@ from service.jobs.repository import JobRepository
 from service.jobs.schemas import JobView
 from service.jobs.views import job_view, milliseconds
 from service.report.charts import short
+from service.texts import UNITS
 from service.web.html import figure
-from service.web.points import UNITS, limit_of
+from service.web.points import limit_of
 from workers.spec import LATENCY_MS
 
 PAGE = 50  # jobs

@@ -11,16 +11,9 @@ from pruners.cost import NANOSECONDS, SPARSITY
 from service.database import Database
 from service.database.tables import Job, Trial
 from service.jobs.schemas import JobView
+from service.texts import UNITS
 from workers.spec import LATENCY_MS
 from workers.tasks import METRICS
-
-UNITS = {
-    "macs": "MACs",
-    "params": "parameters",
-    "size_bytes": "bytes of weights",
-    LATENCY_MS: "ms for one input",
-    SPARSITY: "weights that stay",
-}
 
 COLUMNS = ("number", "score", "metric", "cost", "started", "finished", "worker", "failed")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from pruners.cost import NANOSECONDS, SPARSITY
 from service.database.tables import Dataset, Event, Model, Trial
+from service.jobs.layers import layer_widths
 from service.jobs.schemas import CheckpointView, Figures, JobView
 from service.jobs.views import milliseconds
 from service.report.charts import Chart, Data, chart, short
@@ -25,20 +25,6 @@ _MOST_DOTS = 1500
 
 _UNIT = {LATENCY_MS: NANOSECONDS}  # of a limit in the table of jobs, where it is not one
 _CURVES = 12  # sensitivity curves that can still be told apart
-
-
-@dataclass(frozen=True)
-class LayerWidth:
-    """A layer before and after."""
-
-    name: str
-    dense: int
-    kept: int
-
-    @property
-    def share(self) -> float:
-        """Kept, 0…1."""
-        return self.kept / self.dense
 
 
 def report(
@@ -78,7 +64,7 @@ def report(
         metric=UNITS[metric],
         limit=f"{limit:,.4g}" if metric == LATENCY_MS else f"{limit:,.0f}",
         speed=None if job.baseline is None or job.best is None else _speed(job.baseline, job.best),
-        layers=[] if best is None else _layers(best),
+        layers=[] if best is None else layer_widths(best),
         charts=[each for each in charts if each is not None],
         files=checkpoints[0].files if checkpoints else [],
         spec=json.dumps(_request(job), indent=2),
@@ -219,11 +205,6 @@ def _thinned(trials: Sequence[Trial]) -> list[Trial]:
     best = sorted(trials, key=lambda trial: -(trial.score or 0.0))[: _MOST_DOTS // 3]
     every = len(trials) // (_MOST_DOTS - len(best)) + 1
     return list({trial.number: trial for trial in [*trials[::every], *best]}.values())
-
-
-def _layers(best: Trial) -> list[LayerWidth]:
-    kept, removed = best.plan["widths"], best.plan["sparsity"]
-    return [LayerWidth(name, round(kept[name] / (1 - removed[name])), kept[name]) for name in kept]
 
 
 def _request(job: JobView) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from service.database import Database
 from service.database.tables import Dataset, Event, Job, Model, Trial
+from service.jobs.layers import LayerWidth, layer_widths
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import CheckpointView, EventView, JobView, TrialView
 from service.jobs.states import ENDS, LIVE, UNWANTED, State
@@ -33,20 +34,6 @@ class Tile:
     dense: str
     pruned: str
     share: str
-
-
-@dataclass(frozen=True)
-class LayerWidth:
-    """A layer before and after."""
-
-    name: str
-    dense: int
-    kept: int
-
-    @property
-    def share(self) -> float:
-        """Kept, 0…1."""
-        return self.kept / self.dense
 
 
 @dataclass(frozen=True)
@@ -104,12 +91,6 @@ def job_page(database: Database, job_id: str, dashboard: Any, page: int, order: 
         ended=row.state in ENDS,
         stated=json.dumps(view.spec.model_dump(mode="json", exclude_defaults=True), indent=2),
     )
-
-
-def layer_widths(trial: Trial) -> list[LayerWidth]:
-    """Every layer of a trial's plan."""
-    kept, removed = trial.plan["widths"], trial.plan["sparsity"]
-    return [LayerWidth(name, round(kept[name] / (1 - removed[name])), kept[name]) for name in kept]
 
 
 def _order(order: Order, view: JobView) -> Sequence[Any]:

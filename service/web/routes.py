@@ -12,13 +12,14 @@ from starlette.concurrency import run_in_threadpool
 
 from service.context import InContext
 from service.datasets.repository import datasets
+from service.jobs.layers import layer_widths
 from service.jobs.repository import JobRepository
 from service.jobs.routes import EVENT_STREAM, MAX_NUMBER
 from service.jobs.views import job_view, trial_view
 from service.models.repository import models
 from service.pages import LARGEST_PAGE, After
 from service.problems import NotFound
-from service.web.details import Order, job_page, layer_widths
+from service.web.details import Order, job_page
 from service.web.html import HOME, HtmlRoute, render
 from service.web.listing import PAGE, lines
 from service.web.live import news

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +45,7 @@ from workers.pruned import Pruned, State
 from workers.quality import Quality
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
+from workers.teacher import Teacher
 from workers.training import Trainer, short_tune
 
 _RECONSTRUCTION_IMAGES = 256  # as many as recalibration takes; each gives several rows to every weight of a filter
@@ -222,13 +224,17 @@ class Evaluator:
         ``done`` says for how many steps it was trained before.
         """
         recovery = self._spec.recovery
-        module, dense = moved(module, self.passes.device), self.passes.dense
+        module = moved(module, self.passes.device)
         return Trainer(
-            *(module, dense, self._data.train, self.passes.objective, recovery.recipe),
+            *(module, self._teacher, self._data.train, self.passes.objective, recovery.recipe),
             distill=recovery.distill,
             seed=self._spec.seed,
             done=done,
         )
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        return Teacher(self.passes.dense, self._data.train, self.passes.layout)
 
     def _from(self, start: Pruned) -> _Source:
         if self._latest.pruned is not start:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -17,6 +17,7 @@ from workers.data import Split, as_input
 from workers.device import CPU, Fitting, pieces, sent
 from workers.quality import Objective
 from workers.spec import Recipe
+from workers.teacher import Teacher
 
 _BATCH = 64  # small enough for a few thousand images to give many steps
 # A fifth of what such networks are trained with by SGD, and AdamW's usual: the weights are good already.
@@ -40,7 +41,7 @@ class Trainer:
 
     Args:
         module: the pruned network, or one that is being pruned.
-        dense: the network it came from, the teacher where ``distill`` is set.
+        teacher: the network it came from, whose outputs are wanted where ``distill`` is set.
         train: images to learn from.
         objective: says what a loss is.
         recipe: the optimiser, its learning rate, and what is done to images and labels.
@@ -58,7 +59,7 @@ class Trainer:
     def __init__(
         self,
         module: nn.Module,
-        dense: fx.GraphModule,
+        teacher: Teacher,
         train: Split,
         objective: Objective,
         recipe: Recipe,
@@ -68,7 +69,7 @@ class Trainer:
         done: int = 0,
     ) -> None:
         self._module = module
-        self._dense = dense
+        self._teacher = teacher
         self._train = train
         self._objective = objective
         self._recipe = recipe
@@ -98,6 +99,8 @@ class Trainer:
             The mean loss.
         """
         self._module.train()
+        # What few steps see is asked for as they come. Whole passes ask for the same again and again, unless images change.
+        known = self._teacher.answers if self._learns_answers and steps >= self.steps and not self._recipe.augment else None
         losses, images = list[tuple[Tensor, int]](), 0
         devices = [] if self._device == CPU else [self._device]
         with torch.random.fork_rng(devices):  # which dropout draws from: alike, whatever this process did before
@@ -107,7 +110,7 @@ class Trainer:
                 if start == 0:
                     order = torch.randperm(len(self._train), generator=self._generator).numpy()
                 chosen = order[start : start + _BATCH]
-                losses.append((self._step(chosen), len(chosen)))
+                losses.append((self._step(chosen, None if known is None else known[chosen]), len(chosen)))
                 images += len(chosen)
                 if after_step is not None:
                     after_step()
@@ -141,34 +144,38 @@ class Trainer:
             group["initial_lr"] = _learning_rate(self._recipe)
         return LambdaLR(self.optimizer, share, last_epoch=at - 1)
 
-    def _step(self, chosen: NDArray[np.int64]) -> Tensor:
+    @property
+    def _learns_answers(self) -> bool:
+        return self._distill or self._train.y is None or not self._objective.learns_labels
+
+    def _step(self, chosen: NDArray[np.int64], answers: Tensor | None) -> Tensor:
         some = self._train.at(chosen)
-        images = sent(_augmented(as_input(some.x), self._recipe.augment, self._generator), self._device)
+        augmented = _augmented(as_input(some.x), self._recipe.augment, self._generator)
+        images = sent(augmented.contiguous(memory_format=self._teacher.layout), self._device)
         labels = None if not self._objective.learns_labels or some.labels is None else sent(some.labels, self._device)
-        loss = self._fitting(lambda most: self._learn(images, labels, most), len(chosen))
+        wanted = None if answers is None else sent(answers, self._device)
+        loss = self._fitting(lambda most: self._learn(images, labels, wanted, most), len(chosen))
         self.optimizer.step()
         return loss
 
-    def _learn(self, images: Tensor, labels: Tensor | None, most: int) -> Tensor:
+    def _learn(self, images: Tensor, labels: Tensor | None, wanted: Tensor | None, most: int) -> Tensor:
         """Gradients of the mean loss, and that loss; in pieces of at most ``most`` images, over which BatchNorm averages."""
         self.optimizer.zero_grad()
         parts, total = pieces(images, most), torch.zeros((), device=self._device)
-        for x, y in zip(parts, [None] * len(parts) if labels is None else pieces(labels, most), strict=True):
-            loss = self._loss(x, y) * (len(x) / len(images))
+        rows = [[None] * len(parts) if each is None else pieces(each, most) for each in (labels, wanted)]
+        for x, y, answers in zip(parts, *rows, strict=True):
+            loss = self._loss(x, y, answers) * (len(x) / len(images))
             loss.backward()
             total += loss.detach()
         return total
 
-    def _loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
+    def _loss(self, images: Tensor, labels: Tensor | None, wanted: Tensor | None) -> Tensor:
         outputs = self._module(images)
-        if labels is not None and not self._distill:
-            return self._objective.loss(outputs, labels, self._recipe.label_smoothing)
-        with torch.no_grad():
-            wanted = self._dense(images)
-        soft = self._objective.soft_loss(outputs, wanted)
-        if labels is None:
-            return soft
-        return _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * self._objective.loss(outputs, labels, self._recipe.label_smoothing)
+        right = None if labels is None else self._objective.loss(outputs, labels, self._recipe.label_smoothing)
+        if right is not None and not self._learns_answers:
+            return right
+        soft = self._objective.soft_loss(outputs, self._teacher(images) if wanted is None else wanted)
+        return soft if right is None else _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * right
 
 
 def short_tune(trainer: Trainer, steps: int) -> None:

@@ -18,6 +18,7 @@ from workers.data import Split, Splits
 from workers.fine_tuning import FineTuning
 from workers.passes import Passes
 from workers.spec import Recovery
+from workers.teacher import Teacher
 from workers.training import Trainer, _augmented
 
 SHAPE = (3, 8, 8)
@@ -51,7 +52,8 @@ class Job:
         self.recovery = Recovery.model_validate({"final_epochs": 4, **recovery})
         self.passes = Passes(dense, splits, 0)
         self.trainer = Trainer(
-            *(self.network, dense, splits.train, self.passes.objective, self.recovery.recipe),
+            *(self.network, Teacher(dense, splits.train, self.passes.layout), splits.train),
+            *(self.passes.objective, self.recovery.recipe),
             distill=self.recovery.distill,
             seed=0,
         )
@@ -179,3 +181,18 @@ def test_label_smoothing_and_the_optimiser_change_what_is_learnt(dense: fx.Graph
         for recipe in ({}, {"label_smoothing": 0.5}, {"optimizer": "adamw"})
     )
     assert len({plain, smooth, adam}) == 3
+
+
+@pytest.mark.parametrize("recipe", [{}, {"augment": ["flips"]}], ids=str)
+def test_whole_passes_learn_the_same_from_answers_that_are_remembered(
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any]
+) -> None:
+    asked: list[int] = []
+    ask = Teacher.__call__
+    monkeypatch.setattr(Teacher, "__call__", lambda self, images: asked.append(len(images)) or ask(self, images))
+    remembering = Job(dense, splits, tmp_path, recipe=recipe)
+    losses = [remembering.trainer.epoch(), remembering.trainer.epoch()]
+    assert sum(asked) == len(splits.train) * (2 if recipe else 1), "once, unless images change"
+    monkeypatch.setattr("workers.teacher._REMEMBERED_BYTES", 0)
+    asking = Job(dense, splits, tmp_path, recipe=recipe)
+    assert [asking.trainer.epoch(), asking.trainer.epoch()] == pytest.approx(losses, rel=1e-4)

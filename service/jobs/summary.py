@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pruners.cost import SPARSITY
@@ -54,14 +54,20 @@ REMEMBERED = 1000  # jobs, of some kilobytes each: what a few users look at
 _remembered: OrderedDict[tuple[str, int, int | None], tuple[Scored | None, list[Scored]]] = OrderedDict()
 _turn = threading.Lock()
 
+_TRIALS = Trial.__table__.c
+# Every look at a job asks this anew, of the bare table: what a session does around a query takes longer than this one.
+_COUNTED = (
+    select(_TRIALS.job_id, _TRIALS.state, func.count())
+    .where(_TRIALS.job_id.in_(bindparam("ids", expanding=True)))
+    .group_by(_TRIALS.job_id, _TRIALS.state)
+)
 _SCORED = (Trial.number, Trial.score, Trial.metric, Trial.macs, Trial.params, Trial.size_bytes, Trial.latency_ns)
 
 
 def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
     """By job id, of each of these jobs."""
     found: dict[str, Summary] = {job.id: Summary() for job in jobs}
-    counted = select(Trial.job_id, Trial.state, func.count()).where(Trial.job_id.in_(found))
-    for job_id, state, count in session.execute(counted.group_by(Trial.job_id, Trial.state)):
+    for job_id, state, count in session.connection().execute(_COUNTED, {"ids": list(found)}):
         found[job_id].counts[state] = count
     _work_out(session, _recall(jobs, found), found)
     with _turn:

@@ -51,7 +51,8 @@ class Summary:
 
 REMEMBERED = 1000  # jobs, of some kilobytes each: what a few users look at
 
-_remembered: OrderedDict[tuple[str, int, int | None], tuple[Scored | None, list[Scored]]] = OrderedDict()
+_State: TypeAlias = "tuple[int, int | None]"
+_remembered: OrderedDict[str, tuple[_State, Scored | None, list[Scored]]] = OrderedDict()  # by job, what it last was
 _turn = threading.Lock()
 
 _TRIALS = Trial.__table__.c
@@ -72,14 +73,14 @@ def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
     _work_out(session, _recall(jobs, found), found)
     with _turn:
         for job in jobs:
-            _remembered[_state(job)] = found[job.id].best, found[job.id].front
+            _remembered[job.id] = _state(job), found[job.id].best, found[job.id].front
         while len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)
     return found
 
 
-def _state(job: Job) -> tuple[str, int, int | None]:
-    return job.id, job.sequence, job.budget_limit
+def _state(job: Job) -> _State:
+    return job.sequence, job.budget_limit
 
 
 def _recall(jobs: Sequence[Job], found: Mapping[str, Summary]) -> list[Job]:
@@ -87,11 +88,11 @@ def _recall(jobs: Sequence[Job], found: Mapping[str, Summary]) -> list[Job]:
     left = []
     with _turn:
         for job in jobs:
-            known = _remembered.pop(_state(job), None)  # to be put back as the latest
-            if known is None:
-                left.append(job)
+            state, best, front = _remembered.pop(job.id, (None, None, []))  # to be put back as the latest
+            if state == _state(job):
+                found[job.id].best, found[job.id].front = best, front
             else:
-                found[job.id].best, found[job.id].front = known
+                left.append(job)
     return left
 
 

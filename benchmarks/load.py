@@ -53,9 +53,10 @@ def main() -> None:
             with Client(admin.url, key) as client:
                 job = running_job(client, digits(folder))
                 api = ApiProcess(admin.url)
-                show(calls=asyncio.run(at_a_rate(Target(admin.url, key, job), api, parsed.rate, parsed.seconds)))
+                target = Target(admin.url, key, f"/jobs/{job}")
+                show(calls=asyncio.run(at_a_rate(target, api, parsed.rate, parsed.seconds)))
                 for _ in range(SAMPLES):
-                    show(memory=asyncio.run(many(Target(admin.url, key, job), api, parsed.calls // SAMPLES)))
+                    show(memory=asyncio.run(many(target, api, parsed.calls // SAMPLES)))
                 ended = client.job(job)
                 show(trials=ended["progress"]["finished"], state=ended["state"], load_after=os.getloadavg())
                 client.cancel(job)
@@ -127,12 +128,12 @@ class ApiProcess:
 
 
 class Target:
-    """``GET /jobs/{id}``, as bytes: a client like httpx takes as much of a processor as the service."""
+    """``GET`` of a path, as bytes: a client like httpx takes as much of a processor as the service."""
 
-    def __init__(self, url: str, key: str, job: str) -> None:
+    def __init__(self, url: str, key: str, path: str) -> None:
         parts = urlsplit(url)
         self.host, self.port = parts.hostname, parts.port
-        head = f"GET /jobs/{job} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n\r\n"
         self.request = head.encode()
 
     @asynccontextmanager
@@ -198,10 +199,17 @@ async def many(target: Target, api: ApiProcess, calls: int) -> dict[str, Any]:
                 left -= 1
                 errors += await target.call(reader, writer) != 200
 
-    before, began = api.mib(), time.perf_counter()
+    before, used, began = api.mib(), api.cpu_seconds(), time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(CONNECTIONS)))
     rate = calls / (time.perf_counter() - began)
-    return {"calls": calls, "errors": errors, "mib_before": before, "mib_after": api.mib(), "calls_a_second": round(rate)}
+    return {
+        "calls": calls,
+        "errors": errors,
+        "mib_before": before,
+        "mib_after": api.mib(),
+        "calls_a_second": round(rate),
+        "cpu_ms_a_call": round(1000 * (api.cpu_seconds() - used) / calls, 2),
+    }
 
 
 if __name__ == "__main__":

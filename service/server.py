@@ -33,6 +33,7 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         http=HeadsInTime,
+        loop="uvloop",
         log_config=None,  # ours are configured
         access_log=False,  # service.requests writes one line per request
         timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -89,10 +89,13 @@ class JobRepository:
     def get(self, job_id: str) -> Job:
         """The row of that id; raises ``NotFound``."""
         with self._database.read() as session:
-            job = session.get(Job, job_id) if is_id(job_id) else None
-        if job is None:
-            raise NotFound("job", job_id)
-        return job
+            return _found(session, job_id)
+
+    def get_with_summary(self, job_id: str) -> tuple[Job, Summary]:
+        """That row and what its trials add up to; raises ``NotFound``."""
+        with self._database.read() as session:
+            job = _found(session, job_id)
+            return job, summaries(session, [job])[job_id]
 
     def page(self, limit: int, after: str | None) -> tuple[Sequence[Job], str | None]:
         """Newest first."""
@@ -289,3 +292,10 @@ class JobRepository:
         move(session, job, State.STARTING, reason)
         moment = now(session)
         session.add(Attempt(job_id=job.id, number=job.attempt, cluster=cluster, began_at=moment, seen_at=moment))
+
+
+def _found(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id) if is_id(job_id) else None
+    if job is None:
+        raise NotFound("job", job_id)
+    return job

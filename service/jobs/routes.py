@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from pruners.errors import InvalidInput
@@ -98,7 +99,7 @@ async def post_job(
     sent = await read_request(request, context)
     if dry_run:
         planned = await _plan(sent, context)
-        return Response(planned.view.model_dump_json(), media_type="application/json")
+        return _json(planned.view)
     jobs, once = JobRepository(context.database), Once(key, fingerprint(sent)) if key else None
     job = await run_in_threadpool(jobs.made_by, once) if once else None
     if job is None:
@@ -118,10 +119,12 @@ def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page
     return Page(items=[job_view(job, found[job.id], page_of(job)) for job in rows], next=following)
 
 
-@router.get("/{job_id}", responses=documented(NotFound))
-def get_job(job_id: str, context: InContext) -> JobView:
+@router.get("/{job_id}", response_model=JobView, responses=documented(NotFound))
+def get_job(job_id: str, context: InContext) -> Response:
     """One job: its state, how far it is, what it found."""
-    return _view(context, JobRepository(context.database).get(job_id))
+    job, summary = JobRepository(context.database).get_with_summary(job_id)
+    view = job_view(job, summary, context.dispatcher.dashboard(job))
+    return _json(view)  # the call that is made most: FastAPI would check the view again and hand it to another thread
 
 
 @router.get("/{job_id}/trials", responses=documented(NotFound))
@@ -252,6 +255,10 @@ async def _control(context: Context, ask: Callable[[JobRepository, str], Job], j
     job = await run_in_threadpool(ask, jobs, job_id)
     context.dispatcher.wake()
     return await run_in_threadpool(_view, context, job)
+
+
+def _json(view: BaseModel) -> Response:
+    return Response(view.model_dump_json(), media_type="application/json")
 
 
 def _view(context: Context, job: Job) -> JobView:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pruners.cost import SPARSITY
@@ -51,29 +51,36 @@ class Summary:
 
 REMEMBERED = 1000  # jobs, of some kilobytes each: what a few users look at
 
-_remembered: OrderedDict[tuple[str, int, int | None], tuple[Scored | None, list[Scored]]] = OrderedDict()
+_State: TypeAlias = "tuple[int, int | None]"
+_remembered: OrderedDict[str, tuple[_State, Scored | None, list[Scored]]] = OrderedDict()  # by job, what it last was
 _turn = threading.Lock()
 
+_TRIALS = Trial.__table__.c
+# Every look at a job asks this anew, of the bare table: what a session does around a query takes longer than this one.
+_COUNTED = (
+    select(_TRIALS.job_id, _TRIALS.state, func.count())
+    .where(_TRIALS.job_id.in_(bindparam("ids", expanding=True)))
+    .group_by(_TRIALS.job_id, _TRIALS.state)
+)
 _SCORED = (Trial.number, Trial.score, Trial.metric, Trial.macs, Trial.params, Trial.size_bytes, Trial.latency_ns)
 
 
 def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
     """By job id, of each of these jobs."""
     found: dict[str, Summary] = {job.id: Summary() for job in jobs}
-    counted = select(Trial.job_id, Trial.state, func.count()).where(Trial.job_id.in_(found))
-    for job_id, state, count in session.execute(counted.group_by(Trial.job_id, Trial.state)):
+    for job_id, state, count in session.connection().execute(_COUNTED, {"ids": list(found)}):
         found[job_id].counts[state] = count
     _work_out(session, _recall(jobs, found), found)
     with _turn:
         for job in jobs:
-            _remembered[_state(job)] = found[job.id].best, found[job.id].front
+            _remembered[job.id] = _state(job), found[job.id].best, found[job.id].front
         while len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)
     return found
 
 
-def _state(job: Job) -> tuple[str, int, int | None]:
-    return job.id, job.sequence, job.budget_limit
+def _state(job: Job) -> _State:
+    return job.sequence, job.budget_limit
 
 
 def _recall(jobs: Sequence[Job], found: Mapping[str, Summary]) -> list[Job]:
@@ -81,11 +88,11 @@ def _recall(jobs: Sequence[Job], found: Mapping[str, Summary]) -> list[Job]:
     left = []
     with _turn:
         for job in jobs:
-            known = _remembered.pop(_state(job), None)  # to be put back as the latest
-            if known is None:
-                left.append(job)
+            state, best, front = _remembered.pop(job.id, (None, None, []))  # to be put back as the latest
+            if state == _state(job):
+                found[job.id].best, found[job.id].front = best, front
             else:
-                found[job.id].best, found[job.id].front = known
+                left.append(job)
     return left
 
 

@@ -22,6 +22,7 @@ from service.app import create_app
 from service.context import Context
 from service.database import Database, DatabaseAway
 from service.database.tables import Attempt
+from service.jobs import summary
 from service.jobs.log import DatabaseLog, NotWanted, patiently
 from service.jobs.repository import JobRepository
 from service.jobs.states import State, locked, move
@@ -227,6 +228,18 @@ def snapshot(database: Database, job_id: str) -> list[Any]:
     events, _ = jobs.events(job_id, 500, None)
     trials, _ = jobs.trials(job_id, 500, None)
     return [job.state, job.sequence, job.best, len(events), [(t.number, t.state, t.told_sequence) for t in trials]]
+
+
+def test_what_is_remembered_of_a_job_does_not_grow_while_it_is_watched(database: Database, log: DatabaseLog) -> None:
+    jobs, places = JobRepository(database), set()
+    for number in range(5):
+        log.asked(Proposal(number, (1,)), plan())
+        log.told(number, Outcome(0.1 * number), 1.0, WORKER)
+        (job,) = jobs.page(1, None)[0]
+        _, seen = jobs.get_with_summary(job.id)
+        assert [trial.number for trial in seen.front] == [number]
+        places.add(len(summary._remembered))
+    assert len(places) == 1
 
 
 def test_a_trial_is_told_once_and_only_if_asked(log: DatabaseLog) -> None:

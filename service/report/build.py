@@ -10,8 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from pruners.cost import NANOSECONDS, SPARSITY
+from pruners.cost import SPARSITY
 from service.database.tables import Dataset, Event, Model, Trial
+from service.jobs.figures import figure
 from service.jobs.layers import layer_widths
 from service.jobs.schemas import CheckpointView, Figures, JobView
 from service.jobs.views import milliseconds
@@ -22,8 +23,6 @@ from workers.tasks import METRICS
 
 _MOST_DOTS = 1500
 """Trials drawn one by one; of more, evenly many are, beside the best ones. A file of ten thousand would open slowly."""
-
-_UNIT = {LATENCY_MS: NANOSECONDS}  # of a limit in the table of jobs, where it is not one
 _CURVES = 12  # sensitivity curves that can still be told apart
 
 
@@ -33,7 +32,7 @@ def report(
     events: Sequence[Event],
     model: Model,
     dataset: Dataset,
-    budget_limit: int | None,
+    limit: float | None,
     checkpoints: Sequence[CheckpointView],
 ) -> str:
     """The HTML document of a job that succeeded.
@@ -43,11 +42,11 @@ def report(
         trials: all of them.
         events: all that it said of its work.
         model, dataset: what was uploaded.
-        budget_limit: the most that the network may cost, in the units of ``Job.budget_limit``.
+        limit: the most that the network may cost (``service.jobs.figures.limit_of``).
         checkpoints: the networks that it kept.
     """
     metric = job.spec.metric
-    limit = (budget_limit or 0) / _UNIT.get(metric, 1)
+    limit = limit or 0.0
     costs = {trial.number: _cost(trial, metric) for trial in trials}
     scored = [trial for trial in trials if trial.score is not None]
     best = next((trial for trial in trials if job.best is not None and trial.number == job.best.trial), None)
@@ -70,7 +69,7 @@ def report(
         spec=json.dumps(_request(job), indent=2),
         versions={package: version(package) for package in ("secateur", "torch", "ray", "optuna")},
         short=short,
-        figure=partial(_figure, job),
+        figure=partial(figure, metric=job.metric.name),
         apart=_apart,
     )
     return page
@@ -86,11 +85,6 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html")
-
-
-def _figure(job: JobView, value: float) -> str:
-    """A figure of the job's metric for people: shares in percent."""
-    return f"{100 * value:.2f} %" if METRICS[job.metric.name].share else f"{value:.4g}"
 
 
 def _apart(figures: Figures) -> str:
@@ -130,7 +124,7 @@ def _pareto(
     def data(name: str, style: str, chosen: Sequence[Trial], line: bool = False) -> Data:
         ordered = sorted(chosen, key=lambda trial: costs[trial.number])
         points = [(costs[trial.number], factor * (trial.metric or 0.0)) for trial in ordered]
-        titles = [f"trial {t.number}: {_figure(job, t.metric or 0.0)}, {short(costs[t.number])}" for t in ordered]
+        titles = [f"trial {t.number}: {figure(t.metric, job.metric.name)}, {short(costs[t.number])}" for t in ordered]
         return Data(name, style, points, titles, line)
 
     return chart(

@@ -11,14 +11,13 @@ from sqlalchemy import func, select
 
 from service.database import Database
 from service.database.tables import Dataset, Event, Job, Model, Trial
+from service.jobs.figures import figure, limit_of
 from service.jobs.layers import LayerWidth, layer_widths
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import CheckpointView, EventView, JobView, TrialView
 from service.jobs.states import ENDS, LIVE, UNWANTED, State
 from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
 from service.texts import UNITS
-from service.web.html import figure
-from service.web.points import limit_of
 
 TRIALS_PAGE = 25
 EVENTS_SHOWN = 20
@@ -79,7 +78,7 @@ def job_page(database: Database, job_id: str, dashboard: Any, page: int, order: 
         dataset=dataset,
         tiles=_tiles(view, model, winner),
         unit=UNITS[view.spec.metric],
-        limit=limit_of(row, view),
+        limit=limit_of(row),
         layers=[] if winner is None else layer_widths(winner),
         layers_of=best,
         trials=[trial_view(trial) for trial in trials],

@@ -10,13 +10,12 @@ from sqlalchemy import select
 
 from service.database import Database
 from service.database.tables import Dataset, Job, Model
+from service.jobs.figures import figure, limit_of
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import JobView
 from service.jobs.views import job_view, milliseconds
 from service.report.charts import short
 from service.texts import UNITS
-from service.web.html import figure
-from service.web.points import limit_of
 from workers.spec import LATENCY_MS
 
 PAGE = 50  # jobs
@@ -62,7 +61,7 @@ def _names(database: Database, table: type[Model] | type[Dataset], jobs: Sequenc
 
 
 def _cost(row: Job, view: JobView, best: Any) -> str:
-    metric, limit = view.spec.metric, limit_of(row, view)
+    metric, limit = view.spec.metric, limit_of(row)
     if limit is None:
         return ""
     cost = None

@@ -10,19 +10,13 @@ from sqlalchemy import select
 from pruners.cost import NANOSECONDS, SPARSITY
 from service.database import Database
 from service.database.tables import Job, Trial
+from service.jobs.figures import limit_of
 from service.jobs.schemas import JobView
 from service.texts import UNITS
 from workers.spec import LATENCY_MS
 from workers.tasks import METRICS
 
 COLUMNS = ("number", "score", "metric", "cost", "started", "finished", "worker", "failed")
-
-
-def limit_of(job: Job, view: JobView) -> float | None:
-    """The budget in the unit in which it is stated; ``None``: milliseconds that are not timed yet."""
-    if job.budget_limit is None:
-        return None
-    return job.budget_limit / (NANOSECONDS if view.spec.metric == LATENCY_MS else 1)
 
 
 def points(database: Database, job: Job, view: JobView, after: int) -> dict[str, Any]:
@@ -46,7 +40,7 @@ def points(database: Database, job: Job, view: JobView, after: int) -> dict[str,
         "last": rows[-1][0] if rows else after,
         "front": [point.trial for point in view.pareto],
         "best": view.best.trial if view.best is not None else view.progress.best_trial,
-        "limit": limit_of(job, view),
+        "limit": limit_of(job),
         "unit": UNITS[metric],
         "title": view.metric.title,
         "share": METRICS[view.metric.name].share,

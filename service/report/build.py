@@ -15,6 +15,7 @@ from service.database.tables import Dataset, Event, Model, Trial
 from service.jobs.figures import figure
 from service.jobs.layers import layer_widths
 from service.jobs.schemas import CheckpointView, Figures, JobView
+from service.jobs.sensitivity import curves, searched_groups
 from service.jobs.views import milliseconds
 from service.report.charts import Chart, Data, chart, short
 from service.texts import UNITS
@@ -54,7 +55,7 @@ def report(
         _pareto(job, scored, costs, limit, best),
         _history(scored, costs, limit),
         _training(events),
-        _sensitivity(scored, model),
+        _sensitivity(scored, model, metric == SPARSITY),
     ]
     page: str = _template().render(
         job=job,
@@ -167,26 +168,23 @@ def _training(events: Sequence[Event]) -> Chart | None:
     return chart("Fine-tuning of the winner", "epoch", "training loss", [loss], depths=True)
 
 
-def _sensitivity(scored: Sequence[Trial], model: Model) -> Chart | None:
-    """What cutting one group alone costs, where trials did just that: the groups that lose the most first."""
-    groups = [group for group in model.inspection["groups"] if group["frozen_reason"] is None]
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for trial in scored:
-        if trial.parent is not None or trial.training is not None or len(trial.widths) != len(groups):
-            continue
-        cut = [(group, width) for group, width in zip(groups, trial.widths, strict=True) if width < group["width"]]
-        if len(cut) == 1:
-            ((group, width),) = cut
-            curves.setdefault(group["name"], []).append((100 * (1 - width / group["width"]), trial.score or 0.0))
-    curves = {name: sorted(points) for name, points in curves.items() if len(points) > 1}
-    worst = sorted(curves, key=lambda name: curves[name][-1][1])[:_CURVES]
+def _sensitivity(scored: Sequence[Trial], model: Model, sparsity: bool) -> Chart | None:
+    """What cutting one group alone costs: the groups that lose the most."""
+    found = curves(scored, searched_groups(model, sparsity))
+    worst = found[:_CURVES]
     return chart(
-        f"Sensitivity: the score with one group of channels cut alone ({len(worst)} of {len(curves)} groups)",
+        f"Sensitivity: the score with one group of channels cut alone ({len(worst)} of {len(found)} groups)",
         "channels removed, %",
         "score",
         [
-            Data(name, f"hue{number}", curves[name], [f"{name}: {x:.0f} %, {y:.3f}" for x, y in curves[name]], line=True)
-            for number, name in enumerate(worst)
+            Data(
+                curve.name,
+                f"hue{number}",
+                [(x, y) for x, y, _ in curve.points],
+                [f"{curve.name}: {x:.0f} %, {y:.3f}" for x, y, _ in curve.points],
+                line=True,
+            )
+            for number, curve in enumerate(worst)
         ],
         depths=True,
     )

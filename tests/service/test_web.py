@@ -121,7 +121,10 @@ def test_others_jobs_are_not_there_and_a_reader_only_looks(sign_in: SignIn, api:
     job = api.post("/jobs", json={**job_json, "name": "the administrator's"}).json()["id"]
     alice = sign_in(key_of(api, "alice")["key"])
     assert "the administrator" not in alice.get("/ui/jobs").text
-    for path in (f"/ui/jobs/{job}", f"/ui/jobs/{job}/points", f"/ui/jobs/{job}/trials/0", f"/ui/jobs/{job}/delete", "/ui/x"):
+    assert "the administrator" not in alice.get("/ui/cluster").text
+    both = f"job={job}&job=job-1"
+    own = [f"/ui/jobs/{job}{part}" for part in ("", "/points", "/plans", "/trials/0", "/delete")]
+    for path in (*own, f"/ui/compare?{both}", f"/ui/compare/points?{both}", "/ui/x"):
         missing = alice.get(path)
         assert (missing.status_code, missing.headers["content-type"]) == (404, "text/html; charset=utf-8")
     own = {"Authorization": f"Bearer {key_of(api, 'alice')['key']}"}

@@ -1,0 +1,50 @@
+// The plots of several jobs together: each has its colour, which the table shows beside its name.
+(() => {
+  "use strict";
+  const { colour, short, shown, tick, axis, tooltip, frame, rules, fetched, inTurn, timed } = plotting;
+  const plots = document.getElementById("plots");
+  let told = null;
+  const chart = (name) => plotting.chart(name, (event) => (event.data?.trial === undefined ? null : `/ui/jobs/${event.data.job}/trials/${event.data.trial}`));
+
+  const letters = 28;
+  const titled = (job, place) => `${place + 1} ${job.name.length > letters ? `${job.name.slice(0, letters)}…` : job.name}`;
+  const line = (job, place, data, more) => ({
+    name: titled(job, place), type: "line", symbol: "circle", symbolSize: 6, data,
+    itemStyle: { color: colour(`--hue-${place}`) }, lineStyle: { width: 2 }, ...more,
+  });
+  const y = () => axis({ type: "value", scale: true, name: told.title, nameGap: 52, axisLabel: { formatter: tick(told.share) } });
+
+  const drawHistory = () => chart("history").setOption(frame({
+    tooltip: tooltip({ formatter: ({ seriesName, data }) => `${seriesName}\ntrial ${data.trial}: ${shown(data.value[1], told.share)}` }),
+    xAxis: axis({ type: "value", name: "trial", nameGap: 32, minInterval: 1 }),
+    yAxis: y(),
+    series: told.jobs.map((job, place) => line(job, place, job.steps.map(([trial, metric]) => ({ value: [trial, metric], trial, job: job.id })), { step: "end" })),
+  }), true);
+
+  const drawPareto = () => chart("pareto").setOption(frame({
+    tooltip: tooltip({ formatter: ({ seriesName, data }) => `${seriesName}\ntrial ${data.trial}: ${shown(data.value[1], told.share)}, ${short(data.value[0])} ${told.unit}` }),
+    xAxis: axis({ type: "value", scale: true, name: told.unit, nameGap: 32, axisLabel: { formatter: short } }),
+    yAxis: y(),
+    series: told.jobs.map((job, place) => line(job, place, job.front.map(([trial, cost, metric]) => ({ value: [cost, metric], trial, job: job.id })), {
+      markLine: job.limit === null ? undefined : rules([{ xAxis: job.limit, label: { formatter: `${place + 1}` } }], `--hue-${place}`),
+    })),
+  }), true);
+
+  const draw = () => {
+    if (told === null) return 0;
+    plots.hidden = told.title === null;
+    document.getElementById("unlike").hidden = told.title !== null;
+    return told.title === null ? 0 : timed(() => { drawHistory(); drawPareto(); });
+  };
+  const ask = inTurn(async () => {
+    const answer = await fetched(plots.dataset.points);
+    if (answer === null) return 0;
+    told = answer;
+    const spent = draw();
+    plots.dataset.drawn = told.jobs.length; // for whoever waits for it
+    return spent;
+  });
+  document.body.addEventListener("news", ask);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  ask();
+})();

@@ -45,8 +45,9 @@ def compared(database: Database, ids: Sequence[str]) -> list[Compared]:
 
 
 def comparison(database: Database, ids: Sequence[str]) -> dict[str, Any]:
-    """What the plots show: of each job its front, its budget, and each trial within it that scored better than all before.
+    """What the plots show of each job: its front, its budget, and each trial within it that scored better than all before.
 
+    ``last`` is how far the search is, on the axis of trials.
     Costs are in the budgets' metric, or in MACs where jobs have unlike ones. Jobs that report unlike metrics have no plots:
     ``title`` is null then.
     """
@@ -65,6 +66,7 @@ def comparison(database: Database, ids: Sequence[str]) -> dict[str, Any]:
                 "id": view.id,
                 "name": view.name,
                 "steps": _steps(database, row, view),
+                "last": max(0, view.progress.finished - 1),
                 "front": _front(database, view, cost),
                 "limit": limit_of(row) if len(costs) == 1 else None,
             }

@@ -14,11 +14,16 @@
   });
   const y = () => axis({ type: "value", scale: true, name: told.title, nameGap: 52, axisLabel: { formatter: tick(told.share) } });
 
+  const steps = (job) => {
+    const found = job.steps.map(([trial, metric]) => ({ value: [trial, metric], trial, job: job.id }));
+    // No better one since: the line goes on to the newest trial.
+    return found.length ? [...found, { ...found.at(-1), value: [job.last, found.at(-1).value[1]], symbol: "none" }] : found;
+  };
   const drawHistory = () => chart("history").setOption(frame({
     tooltip: tooltip({ formatter: ({ seriesName, data }) => `${seriesName}\ntrial ${data.trial}: ${shown(data.value[1], told.share)}` }),
     xAxis: axis({ type: "value", name: "trial", nameGap: 32, minInterval: 1 }),
     yAxis: y(),
-    series: told.jobs.map((job, place) => line(job, place, job.steps.map(([trial, metric]) => ({ value: [trial, metric], trial, job: job.id })), { step: "end" })),
+    series: told.jobs.map((job, place) => line(job, place, steps(job), { step: "end" })),
   }), true);
 
   const drawPareto = () => chart("pareto").setOption(frame({

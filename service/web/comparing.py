@@ -83,31 +83,33 @@ def _jobs(database: Database, ids: Sequence[str]) -> list[Job]:
     return [jobs.get(job_id) for job_id in chosen]
 
 
-def _steps(database: Database, job: Job, view: JobView) -> list[tuple[int, float | None]]:
-    """Number and metric of each trial within the budget that scored better than all with lower numbers."""
+def _steps(database: Database, job: Job, view: JobView) -> list[dict[str, Any]]:
+    """Each trial within the budget that scored better than all with lower numbers."""
     metric, limit, better = view.spec.metric, limit_of(job), -float("inf")
     if limit is None:
         return []
     cost = in_unit(metric)
     scored = select(Trial.number, Trial.score, Trial.metric, cost_column(metric))
     scored = scored.where(Trial.job_id == job.id, Trial.state == "succeeded").order_by(Trial.number)
-    steps: list[tuple[int, float | None]] = []
+    steps: list[dict[str, Any]] = []
     with database.read() as session:
         for number, score, reported, held in session.execute(within(scored, metric, limit)):
             if score > better and (cost(held) or 0.0) <= limit:
                 better = score
-                steps.append((number, reported))
+                steps.append({"trial": number, "score": score, "metric": reported})
     return steps
 
 
-def _front(database: Database, view: JobView, metric: str) -> list[tuple[int, float | None, float | None]]:
-    """Number, cost and metric of each trial that none beats."""
+def _front(database: Database, view: JobView, metric: str) -> list[dict[str, Any]]:
+    """Each trial that none beats, the cheapest first."""
     numbers, cost = [point.trial for point in view.pareto], in_unit(metric)
     with database.read() as session:
-        figures = select(Trial.number, cost_column(metric), Trial.metric)
-        rows = session.execute(figures.where(Trial.job_id == view.id, Trial.number.in_(numbers))).all()
-    found = [(number, cost(held), reported) for number, held, reported in rows]
-    return sorted(found, key=lambda point: (point[1] is None, point[1]))
+        chosen = select(Trial.number, Trial.score, Trial.metric, cost_column(metric))
+        rows = session.execute(chosen.where(Trial.job_id == view.id, Trial.number.in_(numbers))).all()
+    found = [
+        {"trial": number, "score": score, "metric": reported, "cost": cost(held)} for number, score, reported, held in rows
+    ]
+    return sorted(found, key=lambda point: point["cost"] or 0.0)
 
 
 def _share(view: JobView) -> float | None:

@@ -71,8 +71,8 @@ def main(folder: Path) -> None:
                 if page.locator("#plots").count():
                     page.wait_for_selector("#plots[data-drawn]")
                 if page.locator("#plans").count():  # asked for when it comes into sight
-                    page.locator("#plans-title").scroll_into_view_if_needed()
-                    page.wait_for_selector("#plans[data-drawn]")
+                    page.locator("#plans-mark").scroll_into_view_if_needed()
+                    page.wait_for_selector("#plans[data-drawn]", state="attached")
                     page.evaluate("scrollTo(0, 0)")
                 page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
                 if name == "job":  # as it opens: the one for README

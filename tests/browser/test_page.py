@@ -119,7 +119,7 @@ def test_plots_by_group_hold_what_trials_left_of_each(page: Any, place: Site) ->
         search.try_one()
     trials = place.api.get(f"/jobs/{search.job_id}/trials").json()["items"]
     open_job(page, place, search.job_id, 11)
-    page.locator("#plans-title").scroll_into_view_if_needed()
+    page.locator("#plans-mark").scroll_into_view_if_needed()
     page.wait_for_selector("#plans[data-drawn='11']")
     alone = [trial for trial in trials if trial["number"] < 6]
     for name, chosen in ((NAMES[2], alone[0::2]), (NAMES[7], alone[1::2])):
@@ -167,7 +167,8 @@ def test_jobs_are_ticked_and_compared(page: Any, place: Site, search: Search) ->
         assert pareto[f"{place_} {name}"] == [[point["macs"], point["metric"]] for point in shown["pareto"]]
         best = shown["progress"]
         if best["best_trial"] is not None:
-            assert history[f"{place_} {name}"][-1] == [best["best_trial"], best["best_metric"]]
+            newest = best["finished"] - 1
+            assert history[f"{place_} {name}"][-2:] == [[at, best["best_metric"]] for at in (best["best_trial"], newest)]
     assert page.locator(".compared tbody th a").all_inner_texts() == ["the other", "watched"]
 
 

@@ -1,7 +1,7 @@
 // The plots of a job's trials: columns of figures from the server, drawn by ECharts on a canvas.
 (() => {
   "use strict";
-  const { SPARE, colour, short, shown, tick, axis, tooltip, frame, dots, rules, floor, fetched, inTurn, timed, breath } = plotting;
+  const { SPARE, colour, short, shown, axis, tooltip, frame, dots, rules, floor, judged, fetched, inTurn, timed, breath } = plotting;
   const plots = document.getElementById("plots");
   const trials = []; // {number, score, metric, cost, started, finished, worker, failed}
   const byNumber = new Map();
@@ -20,14 +20,15 @@
   const drawPareto = () => {
     const measured = trials.filter((trial) => trial.metric !== null && trial.cost !== null);
     const front = new Set(told.front), best = new Set(told.best);
-    const at = (chosen) => chosen.map((trial) => point(trial.cost, trial.metric, trial));
+    const y = judged(measured, told);
+    const at = (chosen) => chosen.map((trial) => point(trial.cost, y.of(trial), trial));
     const beaten = measured.filter((trial) => !front.has(trial.number));
     const unbeaten = measured.filter((trial) => front.has(trial.number)).sort((a, b) => a.cost - b.cost);
     const budgets = told.limits.map((limit) => ({ xAxis: limit, label: { formatter: told.limits.length > 1 ? short(limit) : "budget" } }));
     chart("pareto").setOption(frame({
       tooltip: tooltip({ formatter }),
       xAxis: axis({ type: "value", scale: true, name: told.unit, nameGap: 32, axisLabel: { formatter: short }, min: (range) => (told.limits.at(-1) < range.min ? told.limits.at(-1) : undefined), max: (range) => (told.limits[0] > range.max ? told.limits[0] : undefined) }),
-      yAxis: axis({ type: "value", scale: true, name: told.title, nameGap: 52, min: floor(measured.map((trial) => trial.metric)), axisLabel: { formatter: tick(told.share) } }),
+      yAxis: axis({ type: "value", scale: true, name: y.name, nameGap: 52, min: floor(measured.map(y.of)), axisLabel: { formatter: y.tick } }),
       series: [
         dots("trial", at(beaten), "--faint", { markLine: rules(budgets, "--winner"), large: beaten.length > SPARE }),
         { name: "beaten by none", type: "line", data: at(unbeaten), symbolSize: 7, symbol: "circle", itemStyle: { color: colour("--strong") }, lineStyle: { width: 1.8 } },

@@ -1,9 +1,9 @@
 // The plots of several jobs together: each has its colour, which the table shows beside its name.
 (() => {
   "use strict";
-  const { colour, short, shown, tick, axis, tooltip, frame, rules, fetched, inTurn, timed } = plotting;
+  const { colour, short, judged, axis, tooltip, frame, rules, fetched, inTurn, timed } = plotting;
   const plots = document.getElementById("plots");
-  let told = null;
+  let told = null, y = null;
   const chart = (name) => plotting.chart(name, (event) => (event.data?.trial === undefined ? null : `/ui/jobs/${event.data.job}/trials/${event.data.trial}`));
 
   const letters = 28;
@@ -12,31 +12,32 @@
     name: titled(job, place), type: "line", symbol: "circle", symbolSize: 6, data,
     itemStyle: { color: colour(`--hue-${place}`) }, lineStyle: { width: 2 }, ...more,
   });
-  const y = () => axis({ type: "value", scale: true, name: told.title, nameGap: 52, axisLabel: { formatter: tick(told.share) } });
+  const upright = () => axis({ type: "value", scale: true, name: y.name, nameGap: 52, axisLabel: { formatter: y.tick } });
 
   const steps = (job) => {
-    const found = job.steps.map(([trial, metric]) => ({ value: [trial, metric], trial, job: job.id }));
+    const found = job.steps.map((step) => ({ value: [step.trial, y.of(step)], trial: step.trial, job: job.id }));
     // No better one since: the line goes on to the newest trial.
     return found.length ? [...found, { ...found.at(-1), value: [job.last, found.at(-1).value[1]], symbol: "none" }] : found;
   };
   const drawHistory = () => chart("history").setOption(frame({
-    tooltip: tooltip({ formatter: ({ seriesName, data }) => `${seriesName}\ntrial ${data.trial}: ${shown(data.value[1], told.share)}` }),
+    tooltip: tooltip({ formatter: ({ seriesName, data }) => `${seriesName}\ntrial ${data.trial}: ${y.shown(data.value[1])}` }),
     xAxis: axis({ type: "value", name: "trial", nameGap: 32, minInterval: 1 }),
-    yAxis: y(),
+    yAxis: upright(),
     series: told.jobs.map((job, place) => line(job, place, steps(job), { step: "end" })),
   }), true);
 
   const drawPareto = () => chart("pareto").setOption(frame({
-    tooltip: tooltip({ formatter: ({ seriesName, data }) => `${seriesName}\ntrial ${data.trial}: ${shown(data.value[1], told.share)}, ${short(data.value[0])} ${told.unit}` }),
+    tooltip: tooltip({ formatter: ({ seriesName, data }) => `${seriesName}\ntrial ${data.trial}: ${y.shown(data.value[1])}, ${short(data.value[0])} ${told.unit}` }),
     xAxis: axis({ type: "value", scale: true, name: told.unit, nameGap: 32, axisLabel: { formatter: short } }),
-    yAxis: y(),
-    series: told.jobs.map((job, place) => line(job, place, job.front.map(([trial, cost, metric]) => ({ value: [cost, metric], trial, job: job.id })), {
+    yAxis: upright(),
+    series: told.jobs.map((job, place) => line(job, place, job.front.map((point) => ({ value: [point.cost, y.of(point)], trial: point.trial, job: job.id })), {
       markLine: job.limit === null ? undefined : rules([{ xAxis: job.limit, label: { formatter: `${place + 1}` } }], `--hue-${place}`),
     })),
   }), true);
 
   const draw = () => {
     if (told === null) return 0;
+    y = judged(told.jobs.flatMap((job) => job.steps), told);
     plots.hidden = told.title === null;
     document.getElementById("unlike").hidden = told.title !== null;
     return told.title === null ? 0 : timed(() => { drawHistory(); drawPareto(); });

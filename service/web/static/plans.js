@@ -1,7 +1,7 @@
 // The plots by group: what is left of each group of channels in many trials, and what cutting one alone costs.
 (() => {
   "use strict";
-  const { colour, short, shown, tick, axis, legend, tooltip, frame, fetched, inTurn, timed } = plotting;
+  const { colour, short, floor, judged, axis, legend, tooltip, frame, fetched, inTurn, timed } = plotting;
   const place = document.getElementById("plans");
   const MORE = 1.02; // times as many trials, before all is asked for again: one more of a thousand changes nothing here
   const ROW = 24; // pixels from one group to the next
@@ -20,9 +20,10 @@
     const box = document.getElementById("parallel");
     const left = box.clientWidth < 500 ? 118 : 190;
     const last = told.groups.length;
-    const reported = measured.map((line) => line.metric);
+    const result = judged(measured, told), reported = measured.map(result.of);
+    const high = Math.max(...reported), low = floor(reported) ?? Math.min(...reported);
     const letters = Math.floor((left - 12) / 6.6);
-    const line = (trial) => ({ value: [...trial.shares, trial.metric], trial: trial.trial });
+    const line = (trial) => ({ value: [...trial.shares, Math.max(low, result.of(trial))], trial: trial.trial });
     const bare = { axisTick: { show: false }, axisLabel: { formatter: () => "" } }; // ECharts would show labels that are told not to be there
     const common = { nameLocation: "start", nameGap: 10, nameTextStyle: { color: colour("--ink"), fontSize: 11 }, axisLine: { lineStyle: { color: colour("--line") } } };
     box.style.height = `${ROW * last + 110}px`; // by script, which the page's policy allows
@@ -32,9 +33,9 @@
       parallel: { layout: "vertical", left, right: 24, top: 26, bottom: 44, parallelAxisDefault: common },
       parallelAxis: [
         ...told.groups.map((name, dim) => ({ dim, name: shortened(name, letters), min: 0, max: 100, ...common, ...bare, ...(dim === 0 ? { axisLabel: { margin: -18, color: colour("--soft"), formatter: "{value} %" } } : {}) })),
-        { dim: last, name: shortened(told.title, letters), scale: true, min: Math.min(...reported), max: Math.max(...reported), ...common, axisLine: { lineStyle: { color: colour("--faint") } }, axisLabel: { color: colour("--soft"), hideOverlap: true, formatter: tick(told.share) } },
+        { dim: last, name: result.name.length > letters ? "score" : result.name, scale: true, min: low, max: high, ...common, axisLine: { lineStyle: { color: colour("--faint") } }, axisLabel: { color: colour("--soft"), hideOverlap: true, showMinLabel: false, showMaxLabel: false, formatter: result.tick } },
       ],
-      visualMap: { show: false, type: "continuous", dimension: last, seriesIndex: 0, min: Math.min(...reported), max: Math.max(...reported), inRange: { color: [colour("--line"), colour("--strong")] } },
+      visualMap: { show: false, type: "continuous", dimension: last, seriesIndex: 0, min: low, max: high, inRange: { color: [colour("--line"), colour("--strong")] } },
       tooltip: tooltip({ formatter: (event) => `trial ${event.data.trial}` }),
       series: [
         { name: "trial", type: "parallel", data: measured.map(line), lineStyle: { width: 1, opacity: 0.55 }, inactiveOpacity: 0.04, smooth: 0 },

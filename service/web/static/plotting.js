@@ -19,10 +19,10 @@ const plotting = (() => {
     nameTextStyle: { color: colour("--ink") },
     nameLocation: "middle",
     ...more,
-    axisLabel: { color: colour("--soft"), hideOverlap: true, ...more.axisLabel },
+    axisLabel: { color: colour("--soft"), hideOverlap: true, showMinLabel: more.min === undefined, ...more.axisLabel }, // a floor is no round number
   });
   const legend = (more) => ({
-    top: 4, left: 72, right: 24, type: "scroll", textStyle: { color: colour("--ink") }, itemHeight: 14, itemWidth: 20,
+    top: 4, left: 72, right: 24, type: "scroll", textStyle: { color: colour("--ink") }, itemHeight: 12, itemWidth: 20,
     pageTextStyle: { color: colour("--soft") }, pageIconColor: colour("--ink"), pageIconInactiveColor: colour("--line"), ...more,
   });
   const tooltip = (more) => ({
@@ -48,6 +48,16 @@ const plotting = (() => {
     const high = ordered.at(-1), low = ordered[Math.floor(0.1 * ordered.length)];
     const deepest = high - 1.5 * (high - low);
     return high > low && ordered[0] < deepest ? deepest : undefined;
+  };
+
+  // Figures that are mostly the best there is tell plans apart no more; scores still do, and a plot then shows those.
+  const judged = (trials, told) => {
+    const metrics = trials.map((trial) => trial.metric);
+    const counts = metrics.reduce((found, metric) => found.set(metric, (found.get(metric) ?? 0) + 1), new Map());
+    const alike = metrics.length > 2 && Math.max(...counts.values()) > metrics.length / 2;
+    return alike
+      ? { of: (trial) => trial.score, name: `score (most have the same ${told.title})`, tick: short, shown: (value) => `score ${shown(value, false)}` }
+      : { of: (trial) => trial.metric, name: told.title, tick: tick(told.share), shown: (value) => `${told.title} ${shown(value, told.share)}` };
   };
 
   const charts = {};
@@ -86,5 +96,5 @@ const plotting = (() => {
   const timed = (work) => { const began = performance.now(); work(); return performance.now() - began; };
   const breath = () => new Promise((done) => { setTimeout(done); });
 
-  return { SPARE, colour, short, shown, tick, axis, legend, tooltip, frame, dots, rules, floor, chart, fetched, inTurn, timed, breath };
+  return { SPARE, colour, short, shown, tick, axis, legend, tooltip, frame, dots, rules, floor, judged, chart, fetched, inTurn, timed, breath };
 })();

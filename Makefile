@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-workers bench-evaluation bench-search bench-recovery bench-guarantee zoo fuzz api-fuzz chaos partition clean
+.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-page bench-workers bench-evaluation bench-search bench-recovery bench-guarantee zoo fuzz api-fuzz chaos partition clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ bench: .venv/installed-bench ## what a search costs, every figure beside its tar
 
 bench-load: .venv/installed-dev ## 200 calls a second and 100,000 of them at a service with a job running; starts, memory (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.load $(LOAD)
+
+bench-page: .venv/installed-dev ## a page of 10,000 trials in Chromium, beside one of none: first paint, bytes, longest block (a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.page --output benchmarks/results/page.json
 
 bench-workers: .venv/installed-bench ## busy share of workers and the cost of a trial (five minutes; sleeps instead of evaluating)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.workers --output benchmarks/results/workers.json

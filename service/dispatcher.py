@@ -195,6 +195,11 @@ class Dispatcher:
             return None
         return f"{self._ray.dashboard}/#/jobs/{_submission(job)}"
 
+    @property
+    def home(self) -> str | None:
+        """Ray's dashboard, once it is known where that is; for whoever has Ray's token."""
+        return self._ray.dashboard
+
     def wake(self) -> None:
         """Makes the next round begin at once; to be called in the event loop."""
         self._news.set()

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from starlette.types import Scope
 
 from service.database import Database, now
@@ -66,13 +67,11 @@ class RowMetrics(Collector):
             jobs: dict[str, int] = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
             seconds = func.sum(Trial.evaluate_seconds), func.count(Trial.evaluate_seconds)
             trials = session.execute(select(Trial.state, func.count(), *seconds).group_by(Trial.state)).all()
-            searching = select(Job.spec).where(Job.state.in_((State.RUNNING, State.STOPPING)))
-            slots = sum(JobSpec.model_validate(spec).limits.max_concurrent for spec in session.scalars(searching))
+            slots, busy = slots_and_busy(session)
             oldest = session.scalar(select(func.min(Job.created_at)).where(Job.state == State.QUEUED))
             untold = session.scalar(select(func.count()).select_from(Delivery)) or 0
             age = 0.0 if oldest is None else (now(session) - oldest).total_seconds()
         by_state = {state: count for state, count, _, _ in trials}
-        busy = by_state.get("running", 0)
         yield _by_state("secateur_jobs", "Jobs on record.", {state: jobs.get(state, 0) for state in State})
         yield _by_state("secateur_trials", "Trials on record.", {state: by_state.get(state, 0) for state in _TRIAL_STATES})
         yield SummaryMetricFamily(
@@ -87,6 +86,13 @@ class RowMetrics(Collector):
         yield GaugeMetricFamily("secateur_workers_busy", "Trials that run.", busy)
         share = busy / slots if slots else 0.0
         yield GaugeMetricFamily("secateur_worker_busy_share", "Of the former, of the latter; 0: no job runs.", share)
+
+
+def slots_and_busy(session: Session) -> tuple[int, int]:
+    """Trials that running jobs may run at once, and those that run."""
+    searching = select(Job.spec).where(Job.state.in_((State.RUNNING, State.STOPPING)))
+    slots = sum(JobSpec.model_validate(spec).limits.max_concurrent for spec in session.scalars(searching))
+    return slots, session.scalar(select(func.count()).select_from(Trial).where(Trial.state == "running")) or 0
 
 
 def _by_state(name: str, text: str, counts: dict[str, int]) -> GaugeMetricFamily:

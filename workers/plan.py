@@ -70,7 +70,7 @@ def make_space(
     ]
     if spec.metric == LATENCY_MS:
         return SearchSpace(groups, cost, _in_time(groups, cost, spec), round_to=spec.pruner.round_to)
-    loosest = _budgets(spec, cost(spec.metric, [group.width for group in groups]))[0]
+    loosest = budgets_of(spec, cost(spec.metric, [group.width for group in groups]))[0]
     space = SearchSpace(groups, cost, loosest, round_to=spec.pruner.round_to)
     sizes_of(space, spec)
     return space
@@ -80,10 +80,10 @@ def sizes_of(space: SearchSpace, spec: JobSpec) -> list[SearchSpace]:
     """The space under each of the job's budgets, the loosest, which is its own, first; raises ``InvalidInput``."""
     if len(spec.budgets) == 1:
         return [space]
-    return [space.under(budget) for budget in _budgets(spec, space.cost(space.dense))]
+    return [space.under(budget) for budget in budgets_of(spec, space.cost(space.dense))]
 
 
-def _budgets(spec: JobSpec, dense: int) -> list[Budget]:
+def budgets_of(spec: JobSpec, dense: int) -> list[Budget]:
     """The loosest first; one that states no limit is met by any network that is smaller than the dense one."""
     budgets = [
         Budget(each.metric, dense - 1)

@@ -10,10 +10,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from pruners.cost import NANOSECONDS, SPARSITY
+from pruners.cost import SPARSITY
 from service.database.tables import Dataset, Event, Model, Trial
+from service.jobs.figures import figure
 from service.jobs.layers import layer_widths
 from service.jobs.schemas import CheckpointView, Figures, JobView
+from service.jobs.sensitivity import curves, searched_groups
 from service.jobs.views import milliseconds
 from service.report.charts import Chart, Data, chart, short
 from service.texts import UNITS
@@ -22,8 +24,6 @@ from workers.tasks import METRICS
 
 _MOST_DOTS = 1500
 """Trials drawn one by one; of more, evenly many are, beside the best ones. A file of ten thousand would open slowly."""
-
-_UNIT = {LATENCY_MS: NANOSECONDS}  # of a limit in the table of jobs, where it is not one
 _CURVES = 12  # sensitivity curves that can still be told apart
 
 
@@ -33,7 +33,7 @@ def report(
     events: Sequence[Event],
     model: Model,
     dataset: Dataset,
-    budget_limit: int | None,
+    limit: float | None,
     checkpoints: Sequence[CheckpointView],
 ) -> str:
     """The HTML document of a job that succeeded.
@@ -43,11 +43,11 @@ def report(
         trials: all of them.
         events: all that it said of its work.
         model, dataset: what was uploaded.
-        budget_limit: the most that the network may cost, in the units of ``Job.budget_limit``.
+        limit: the most that the network may cost (``service.jobs.figures.limit_of``).
         checkpoints: the networks that it kept.
     """
     metric = job.spec.metric
-    limit = (budget_limit or 0) / _UNIT.get(metric, 1)
+    limit = limit or 0.0
     costs = {trial.number: _cost(trial, metric) for trial in trials}
     scored = [trial for trial in trials if trial.score is not None]
     best = next((trial for trial in trials if job.best is not None and trial.number == job.best.trial), None)
@@ -55,7 +55,7 @@ def report(
         _pareto(job, scored, costs, limit, best),
         _history(scored, costs, limit),
         _training(events),
-        _sensitivity(scored, model),
+        _sensitivity(scored, model, metric == SPARSITY),
     ]
     page: str = _template().render(
         job=job,
@@ -70,7 +70,7 @@ def report(
         spec=json.dumps(_request(job), indent=2),
         versions={package: version(package) for package in ("secateur", "torch", "ray", "optuna")},
         short=short,
-        figure=partial(_figure, job),
+        figure=partial(figure, metric=job.metric.name),
         apart=_apart,
     )
     return page
@@ -86,11 +86,6 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html")
-
-
-def _figure(job: JobView, value: float) -> str:
-    """A figure of the job's metric for people: shares in percent."""
-    return f"{100 * value:.2f} %" if METRICS[job.metric.name].share else f"{value:.4g}"
 
 
 def _apart(figures: Figures) -> str:
@@ -130,7 +125,7 @@ def _pareto(
     def data(name: str, style: str, chosen: Sequence[Trial], line: bool = False) -> Data:
         ordered = sorted(chosen, key=lambda trial: costs[trial.number])
         points = [(costs[trial.number], factor * (trial.metric or 0.0)) for trial in ordered]
-        titles = [f"trial {t.number}: {_figure(job, t.metric or 0.0)}, {short(costs[t.number])}" for t in ordered]
+        titles = [f"trial {t.number}: {figure(t.metric, job.metric.name)}, {short(costs[t.number])}" for t in ordered]
         return Data(name, style, points, titles, line)
 
     return chart(
@@ -173,26 +168,23 @@ def _training(events: Sequence[Event]) -> Chart | None:
     return chart("Fine-tuning of the winner", "epoch", "training loss", [loss], depths=True)
 
 
-def _sensitivity(scored: Sequence[Trial], model: Model) -> Chart | None:
-    """What cutting one group alone costs, where trials did just that: the groups that lose the most first."""
-    groups = [group for group in model.inspection["groups"] if group["frozen_reason"] is None]
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for trial in scored:
-        if trial.parent is not None or trial.training is not None or len(trial.widths) != len(groups):
-            continue
-        cut = [(group, width) for group, width in zip(groups, trial.widths, strict=True) if width < group["width"]]
-        if len(cut) == 1:
-            ((group, width),) = cut
-            curves.setdefault(group["name"], []).append((100 * (1 - width / group["width"]), trial.score or 0.0))
-    curves = {name: sorted(points) for name, points in curves.items() if len(points) > 1}
-    worst = sorted(curves, key=lambda name: curves[name][-1][1])[:_CURVES]
+def _sensitivity(scored: Sequence[Trial], model: Model, sparsity: bool) -> Chart | None:
+    """What cutting one group alone costs: the groups that lose the most."""
+    found = curves(scored, searched_groups(model, sparsity))
+    worst = found[:_CURVES]
     return chart(
-        f"Sensitivity: the score with one group of channels cut alone ({len(worst)} of {len(curves)} groups)",
+        f"Sensitivity: the score with one group of channels cut alone ({len(worst)} of {len(found)} groups)",
         "channels removed, %",
         "score",
         [
-            Data(name, f"hue{number}", curves[name], [f"{name}: {x:.0f} %, {y:.3f}" for x, y in curves[name]], line=True)
-            for number, name in enumerate(worst)
+            Data(
+                curve.name,
+                f"hue{number}",
+                [(x, y) for x, y, _ in curve.points],
+                [f"{curve.name}: {x:.0f} %, {y:.3f}" for x, y, _ in curve.points],
+                line=True,
+            )
+            for number, curve in enumerate(worst)
         ],
         depths=True,
     )

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from service.context import InContext
 from service.datasets.repository import datasets
+from service.jobs.figures import limit_of
 from service.jobs.repository import JobRepository
 from service.jobs.views import checkpoint_views, job_view
 from service.models.repository import models
@@ -34,7 +35,7 @@ def get_report(job_id: str, context: InContext) -> HTMLResponse:
         jobs.progress_of(job.id),
         models(context.database).get(job.model_id),
         datasets(context.database).get(job.dataset_id),
-        job.budget_limit,
+        limit_of(job),
         checkpoint_views(job, jobs.checkpoints(job.id)),
     )
     sha256 = hashlib.sha256(page.encode()).hexdigest()

@@ -11,14 +11,15 @@ from sqlalchemy import func, select
 
 from service.database import Database
 from service.database.tables import Dataset, Event, Job, Model, Trial
+from service.jobs.figures import figure, limit_of, limits_of
 from service.jobs.layers import LayerWidth, layer_widths
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import CheckpointView, EventView, JobView, TrialView
 from service.jobs.states import ENDS, LIVE, UNWANTED, State
 from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
 from service.texts import UNITS
-from service.web.html import figure
-from service.web.points import limit_of
+from service.web.costs import Best, best_within
+from service.web.network import Drawing, drawing
 
 TRIALS_PAGE = 25
 EVENTS_SHOWN = 20
@@ -37,6 +38,15 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Size:
+    """One of several budgets: its limit, the best trial within it, and that network's figures once it is kept."""
+
+    limit: float
+    best: Best | None
+    kept: CheckpointView | None
+
+
+@dataclass(frozen=True)
 class JobPage:
     """A job, and all that its page says of it; the plots ask for their figures themselves."""
 
@@ -46,7 +56,9 @@ class JobPage:
     tiles: list[Tile]
     unit: str
     limit: float | None
+    sizes: list[Size]
     layers: list[LayerWidth]
+    network: Drawing | None
     layers_of: int | None
     trials: list[TrialView]
     pages: int
@@ -72,15 +84,23 @@ def job_page(database: Database, job_id: str, dashboard: Any, page: int, order: 
         latest = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(EVENTS_SHOWN)
         events = session.scalars(latest).all()
         winner = None if best is None else session.get(Trial, (job_id, best))
+        limits = limits_of(row, model)
+        within = best_within(session, job_id, view.spec.metric, limits) if len(limits) > 1 else []
     kept = checkpoint_views(row, repository.checkpoints(job_id))
+    kept_of, layers = {each.trial: each for each in kept}, [] if winner is None else layer_widths(winner)
     return JobPage(
         job=view,
         model=model,
         dataset=dataset,
         tiles=_tiles(view, model, winner),
         unit=UNITS[view.spec.metric],
-        limit=limit_of(row, view),
-        layers=[] if winner is None else layer_widths(winner),
+        limit=limit_of(row),
+        sizes=[
+            Size(limit, each, None if each is None else kept_of.get(each.number))
+            for limit, each in zip(limits, within, strict=False)  # a single budget is in the headline
+        ],
+        layers=layers,
+        network=drawing(model, layers) if layers else None,
         layers_of=best,
         trials=[trial_view(trial) for trial in trials],
         pages=max(1, -(-count // TRIALS_PAGE)),

@@ -15,12 +15,12 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pruners.errors import InvalidInput
+from service.jobs.figures import figure
 from service.problems import ServiceError, Unauthorized
 from service.report.charts import short
 from service.scopes import Scope
 from service.sessions import csrf_token, session_of
-from service.texts import budget_text, number_text
-from workers.tasks import METRICS
+from service.texts import budget_text
 
 HOME = "/ui/jobs"
 
@@ -91,13 +91,6 @@ def _environment() -> Environment:
     environment.filters.update(short=short, figure=figure, moment=_moment, share=_share, seconds=_seconds)
     environment.globals.update(budget_text=budget_text)
     return environment
-
-
-def figure(value: float | None, metric: str) -> str:
-    """A figure of a job's metric for people: shares in percent."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.2f} %" if METRICS[metric].share else number_text(value)
 
 
 def _moment(moment: datetime | None) -> str:

@@ -10,13 +10,12 @@ from sqlalchemy import select
 
 from service.database import Database
 from service.database.tables import Dataset, Job, Model
+from service.jobs.figures import figure, limit_of
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import JobView
 from service.jobs.views import job_view, milliseconds
 from service.report.charts import short
 from service.texts import UNITS
-from service.web.html import figure
-from service.web.points import limit_of
 from workers.spec import LATENCY_MS
 
 PAGE = 50  # jobs
@@ -42,9 +41,13 @@ class Line:
 
 def lines(database: Database, limit: int, after: str | None) -> tuple[list[Line], str | None]:
     """A page of jobs, newest first, and the cursor of the next page."""
-    repository = JobRepository(database)
-    rows, following = repository.page(limit, after)
-    found = repository.summaries_of(rows)
+    rows, following = JobRepository(database).page(limit, after)
+    return described(database, rows), following
+
+
+def described(database: Database, rows: Sequence[Job]) -> list[Line]:
+    """These jobs, in their order."""
+    found = JobRepository(database).summaries_of(rows)
     models, datasets = (_names(database, table, rows) for table in (Model, Dataset))
     shown = []
     for row in rows:
@@ -52,7 +55,7 @@ def lines(database: Database, limit: int, after: str | None) -> tuple[list[Line]
         best = view.best.metric if view.best is not None else view.progress.best_metric
         cost = _cost(row, view, found[row.id].best)
         shown.append(Line(view, models[row.model_id], datasets[row.dataset_id], figure(best, view.metric.name), cost))
-    return shown, following
+    return shown
 
 
 def _names(database: Database, table: type[Model] | type[Dataset], jobs: Sequence[Job]) -> Mapping[str, str]:
@@ -62,7 +65,7 @@ def _names(database: Database, table: type[Model] | type[Dataset], jobs: Sequenc
 
 
 def _cost(row: Job, view: JobView, best: Any) -> str:
-    metric, limit = view.spec.metric, limit_of(row, view)
+    metric, limit = view.spec.metric, limit_of(row)
     if limit is None:
         return ""
     cost = None

@@ -2,63 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import select
 
-from pruners.cost import NANOSECONDS, SPARSITY
 from service.database import Database
-from service.database.tables import Job, Trial
+from service.database.tables import Job, Model, Trial
+from service.jobs.figures import limits_of
 from service.jobs.schemas import JobView
 from service.texts import UNITS
-from workers.spec import LATENCY_MS
+from service.web.costs import best_within, cost_column, in_unit
 from workers.tasks import METRICS
 
 COLUMNS = ("number", "score", "metric", "cost", "started", "finished", "worker", "failed")
 
 
-def limit_of(job: Job, view: JobView) -> float | None:
-    """The budget in the unit in which it is stated; ``None``: milliseconds that are not timed yet."""
-    if job.budget_limit is None:
-        return None
-    return job.budget_limit / (NANOSECONDS if view.spec.metric == LATENCY_MS else 1)
-
-
-def points(database: Database, job: Job, view: JobView, after: int) -> dict[str, Any]:
+def points(database: Database, job: Job, view: JobView, model: Model, after: int) -> dict[str, Any]:
     """The trials that were told behind ``after``, a sequence number of the job's record, and what the plots need besides.
 
     Costs are in the budget's metric, times in milliseconds since 1970, workers numbers in ``workers``, which starts anew in
-    each answer. A trial that failed has no score; one that an earlier job gave has no times.
+    each answer. ``limits`` are all budgets, the largest first, and ``best`` the best trials within them. A trial that failed
+    has no score; one that an earlier job gave has no times.
     """
     metric = view.spec.metric
-    cost = getattr(Trial, {LATENCY_MS: "latency_ns", SPARSITY: "plan"}.get(metric, metric))
-    figures = (Trial.told_sequence, Trial.number, Trial.score, Trial.metric, cost)
+    figures = (Trial.told_sequence, Trial.number, Trial.score, Trial.metric, cost_column(metric))
     whereabouts = (Trial.started_at, Trial.finished_at, Trial.node, Trial.pid, Trial.state)
     told = select(*figures, *whereabouts).where(Trial.job_id == job.id, Trial.told_sequence > after)
+    limits = limits_of(job, model)
     with database.read() as session:
         rows = session.execute(told.order_by(Trial.told_sequence)).all()
+        smaller = best_within(session, job.id, metric, limits[1:])
+    winner = view.best.trial if view.best is not None else view.progress.best_trial
     workers: dict[str, int] = {}
-    found = [_row(row, metric, workers) for row in rows]
+    cost = in_unit(metric)
+    found = [_row(row, cost, workers) for row in rows]
     return {
         "columns": dict(zip(COLUMNS, map(list, zip(*found, strict=True)) if found else [[] for _ in COLUMNS], strict=True)),
         "workers": list(workers),
         "last": rows[-1][0] if rows else after,
         "front": [point.trial for point in view.pareto],
-        "best": view.best.trial if view.best is not None else view.progress.best_trial,
-        "limit": limit_of(job, view),
+        "best": list(dict.fromkeys(each for each in (winner, *(best and best.number for best in smaller)) if each is not None)),
+        "limits": limits,
         "unit": UNITS[metric],
         "title": view.metric.title,
         "share": METRICS[view.metric.name].share,
     }
 
 
-def _row(row: Sequence[Any], metric: str, workers: dict[str, int]) -> tuple[Any, ...]:
+def _row(row: Sequence[Any], in_unit: Callable[[Any], float | None], workers: dict[str, int]) -> tuple[Any, ...]:
     _, number, score, reported, cost, started, finished, node, pid, state = row
-    if metric == SPARSITY:
-        cost = sum(cost["widths"].values())
-    elif metric == LATENCY_MS and cost is not None:
-        cost = cost / NANOSECONDS
     worker = None if node is None or pid is None else workers.setdefault(f"{node}, process {pid}", len(workers))
     times = [None if moment is None else round(1000 * moment.timestamp()) for moment in (started, finished)]
-    return number, score, reported, cost, *times, worker, state == "failed"
+    return number, score, reported, in_unit(cost), *times, worker, state == "failed"

@@ -5,27 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from service.context import InContext
+from service.context import Context, InContext, InService
+from service.database.tables import Job, Model
 from service.datasets.repository import datasets
 from service.jobs.layers import layer_widths
 from service.jobs.repository import JobRepository
 from service.jobs.routes import EVENT_STREAM, MAX_NUMBER
+from service.jobs.schemas import JobView
 from service.jobs.views import job_view, trial_view
 from service.models.repository import models
 from service.pages import LARGEST_PAGE, After
 from service.problems import NotFound
+from service.web.cluster import cluster_page
+from service.web.comparing import MOST, compared, comparison
 from service.web.details import Order, job_page
 from service.web.html import HOME, HtmlRoute, render
 from service.web.listing import PAGE, lines
 from service.web.live import news
+from service.web.plans import plans
 from service.web.points import points
 
 router = APIRouter(prefix="/ui", route_class=HtmlRoute, include_in_schema=False)
+
+Jobs = Annotated[list[str], Query(default_factory=list)]
 
 _CONTROLS: Mapping[str, Callable[[JobRepository, str], Any]] = MappingProxyType(
     {
@@ -42,7 +50,7 @@ _CONTROLS: Mapping[str, Callable[[JobRepository, str], Any]] = MappingProxyType(
 def get_jobs(request: Request, context: InContext, after: After = None) -> Response:
     """The list of jobs, newest first."""
     shown, following = lines(context.database, PAGE, after)
-    return render(request, "jobs.html", lines=shown, following=following, after=after)
+    return render(request, "jobs.html", lines=shown, following=following, after=after, most_compared=MOST)
 
 
 @router.get("/jobs/stream")
@@ -68,9 +76,15 @@ def get_job(
 @router.get("/jobs/{job_id}/points")
 def get_points(job_id: str, context: InContext, after: Annotated[int, Query(ge=-1, le=MAX_NUMBER)] = -1) -> Response:
     """What the plots show."""
-    jobs = JobRepository(context.database)
-    job = jobs.get(job_id)
-    return JSONResponse(points(context.database, job, job_view(job, jobs.summaries_of([job])[job.id]), after))
+    job, view, model = _whole(context, job_id)
+    return JSONResponse(points(context.database, job, view, model, after))
+
+
+@router.get("/jobs/{job_id}/plans")
+def get_plans(job_id: str, context: InContext) -> Response:
+    """What the plots by group show."""
+    job, view, model = _whole(context, job_id)
+    return JSONResponse(plans(context.database, job, view, model))
 
 
 @router.get("/jobs/{job_id}/trials/{number}")
@@ -98,6 +112,29 @@ async def post_control(
     return RedirectResponse(HOME if action == "delete" else f"{HOME}/{job_id}", status_code=303)
 
 
+@router.get("/compare")
+def get_compare(request: Request, context: InContext, job: Jobs) -> Response:
+    """Jobs side by side."""
+    return render(
+        request, "compare.html", compared=compared(context.database, job), query=urlencode([("job", each) for each in job])
+    )
+
+
+@router.get("/compare/points")
+def get_comparison(context: InContext, job: Jobs) -> Response:
+    """What the plots of that page show."""
+    return JSONResponse(comparison(context.database, job))
+
+
+@router.get("/cluster")
+def get_cluster(request: Request, context: InContext, service: InService) -> Response:
+    """Workers and the queue."""
+    shown = cluster_page(service.database, context.database)
+    ray = context.dispatcher
+    most = context.settings.max_running_jobs
+    return render(request, "cluster.html", page=shown, dashboard=ray.home, problem=ray.problem, most=most)
+
+
 @router.get("/new")
 def get_new(request: Request, context: InContext) -> Response:
     """The form of a new job, with the latest uploads to choose from."""
@@ -110,3 +147,10 @@ def get_new(request: Request, context: InContext) -> Response:
 def get_nothing(path: str, context: InContext) -> Response:
     """A page that is not there."""
     raise NotFound("page", path, HOME)
+
+
+def _whole(context: Context, job_id: str) -> tuple[Job, JobView, Model]:
+    """A job, as the API shows it, and its model; raises ``NotFound``."""
+    jobs = JobRepository(context.database)
+    job = jobs.get(job_id)
+    return job, job_view(job, jobs.summaries_of([job])[job.id]), models(context.database).get(job.model_id)

@@ -115,12 +115,22 @@ class Search:
 
     def try_one(self, failed: bool = False, widths: tuple[int, ...] | None = None) -> None:
         """One more trial, told at once."""
-        number, widths = self.number, widths or plan(self._random, self.number)
-        self.log.asked(Proposal(number, widths, f"round {number // 8 + 1}: {NAMES[number % len(NAMES)]}"), plan_of(widths))
-        self.log.started(number)
+        widths = self.begin_one(widths)
+        number = self.number
         outcome = Outcome(None, None, "out of memory") if failed else outcome_of(self._random, number, widths)
         self.log.told(number, outcome, 0.4 + 0.2 * self._random.random(), Worker(f"node-{number % 3 % 2}", 100 + number % 3))
         self.number += 1
+
+    def begin_one(self, widths: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """One more trial, of which nothing is told yet."""
+        number, widths = self.number, widths or plan(self._random, self.number)
+        self.log.asked(Proposal(number, widths, f"round {number // 8 + 1}: {NAMES[number % len(NAMES)]}"), plan_of(widths))
+        self.log.started(number)
+        return widths
+
+    def alone(self, place: int, width: int) -> None:
+        """A trial that cuts one group and no other."""
+        self.try_one(widths=(*WIDTHS[:place], width, *WIDTHS[place + 1 :]))
 
     def spread(self) -> None:
         """Gives the trials such times as they would have taken, side by side on three workers, up to now."""

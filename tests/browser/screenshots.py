@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.browser.chromium import browser, sign_in
-from tests.browser.scenes import Site, site
+from tests.browser.scenes import WIDTHS, Site, site
 from tests.service.doubles import TOKEN
 
 LOOKS = {"light": ("light", 1280, 1060), "dark": ("dark", 1280, 1060), "narrow": ("light", 360, 740)}
@@ -16,6 +16,9 @@ def scene(place: Site) -> dict[str, str]:
     """Jobs in several states; the pages to take, by name."""
     done = place.job("resnet20-half")
     search = place.search(done)
+    for group in range(len(WIDTHS)):
+        for share in (0.75, 0.5, 0.25):
+            search.alone(group, round(share * WIDTHS[group]))
     for number in range(48):
         search.try_one(failed=number in (7, 20))
     search.spread()
@@ -25,6 +28,11 @@ def scene(place: Site) -> dict[str, str]:
     for _ in range(31):
         search.try_one()
     search.spread()
+    sizes = place.job("resnet20-sizes", trials=60, budget=[{"metric": "macs", "ratio": ratio} for ratio in (0.75, 0.5, 0.3)])
+    search = place.search(sizes, 60)
+    for _ in range(44):
+        search.try_one()
+    search.begin_one()
     broken = place.job("vgg16-tiny")
     place.search(broken).log.failed("Trial 0 failed three times in a row; the last said: out of memory on node-1.")
     place.job("mobilenet-waits", trials=200)
@@ -32,6 +40,9 @@ def scene(place: Site) -> dict[str, str]:
         "jobs": "/ui/jobs",
         "job": f"/ui/jobs/{done}",
         "running": f"/ui/jobs/{running}",
+        "sizes": f"/ui/jobs/{sizes}",
+        "compare": f"/ui/compare?job={done}&job={running}&job={sizes}",
+        "cluster": "/ui/cluster",
         "trial": f"/ui/jobs/{done}/trials/12",
         "confirm": f"/ui/jobs/{done}/delete",
         "missing": "/ui/jobs/job-7",
@@ -59,6 +70,10 @@ def main(folder: Path) -> None:
                     page.get_by_text("reported by").wait_for()
                 if page.locator("#plots").count():
                     page.wait_for_selector("#plots[data-drawn]")
+                if page.locator("#plans").count():  # asked for when it comes into sight
+                    page.locator("#plans-mark").scroll_into_view_if_needed()
+                    page.wait_for_selector("#plans[data-drawn]", state="attached")
+                    page.evaluate("scrollTo(0, 0)")
                 page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
                 if name == "job":  # as it opens: the one for README
                     page.screenshot(path=folder / f"{name}-top-{look}.png")

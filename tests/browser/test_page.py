@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from service.database.tables import Job, Model
 from tests.browser.chromium import PATH, browser, sign_in
-from tests.browser.scenes import COST, WIDTHS, Search, Site, inspection, site
+from tests.browser.scenes import COST, NAMES, WIDTHS, Search, Site, inspection, site
 from tests.service.doubles import TOKEN
 
 pytestmark = [
@@ -76,6 +77,15 @@ def series(page: Any, plot: str) -> dict[str, list[Any]]:
     return found
 
 
+def budgets(page: Any) -> list[float]:
+    """Where the budgets' lines stand."""
+    found: list[float] = page.evaluate(
+        """() => echarts.getInstanceByDom(document.getElementById('pareto')).getOption().series[0].markLine.data
+           .map(each => each.xAxis)"""
+    )
+    return found
+
+
 def test_every_plot_holds_the_numbers_that_the_api_returns(page: Any, place: Site, search: Search) -> None:
     open_job(page, place, search.job_id, 12)
     job = place.api.get(f"/jobs/{search.job_id}").json()
@@ -86,17 +96,95 @@ def test_every_plot_holds_the_numbers_that_the_api_returns(page: Any, place: Sit
     assert pareto["beaten by none"] == [[point["macs"], point["metric"]] for point in job["pareto"]]
     beaten = [[trial["outcome"]["macs"], trial["outcome"]["metric"]] for trial in scored if trial["number"] not in front]
     assert pareto["trial"] == beaten
-    limit = page.evaluate(
-        "() => echarts.getInstanceByDom(document.getElementById('pareto')).getOption().series[0].markLine.data[0].xAxis"
-    )
-    assert limit == place.api.get(f"/ui/jobs/{search.job_id}/points").json()["limit"]
+    (limit,) = budgets(page)
+    assert [limit] == place.api.get(f"/ui/jobs/{search.job_id}/points").json()["limits"]
     within = [(trial["number"], trial["outcome"]["score"]) for trial in scored if trial["outcome"]["macs"] <= limit]
     history = series(page, "history")
     assert history["trial"] == [list(each) for each in within]
     assert history["best so far"] == [[n, max(score for number, score in within if number <= n)] for n, _ in within]
     timeline = series(page, "timeline")
     assert (len(timeline["evaluated"]), len(timeline["failed"])) == (11, 1)
-    assert page.locator("#layers tbody tr").count() == len(trials[0]["proposal"]["widths"])
+    best = next(trial for trial in trials if trial["number"] == job["progress"]["best_trial"])
+    drawn = page.locator("#network g").evaluate_all("all => all.map(each => [each.dataset.layer, Number(each.dataset.kept)])")
+    assert dict(drawn) == {**best["proposal"]["widths"], "fc": 10}, "what the search leaves alone is there whole"
+    assert page.locator("#widths tbody tr").count() == len(best["proposal"]["widths"])
+
+
+def test_plots_by_group_hold_what_trials_left_of_each(page: Any, place: Site) -> None:
+    search = place.search(place.job("by group"))
+    for width in (12, 8, 4):
+        search.alone(2, width)
+        search.alone(7, 4 * width)
+    for _ in range(5):
+        search.try_one()
+    trials = place.api.get(f"/jobs/{search.job_id}/trials").json()["items"]
+    open_job(page, place, search.job_id, 11)
+    page.locator("#plans-mark").scroll_into_view_if_needed()
+    page.wait_for_selector("#plans[data-drawn='11']")
+    alone = [trial for trial in trials if trial["number"] < 6]
+    for name, chosen in ((NAMES[2], alone[0::2]), (NAMES[7], alone[1::2])):
+        shown = series(page, "sensitivity")[name]
+        removed = [100 * trial["proposal"]["sparsity"][name] for trial in chosen]
+        assert [point[0] for point in shown] == pytest.approx(removed)
+        assert [point[1:] for point in shown] == [[trial["outcome"]["score"], trial["number"]] for trial in chosen]
+    for line, trial in zip(series(page, "parallel")["trial"], trials[6:], strict=True):
+        kept = [100 * (1 - trial["proposal"]["sparsity"][name]) for name in NAMES]
+        assert line == [*(pytest.approx(share, abs=0.051) for share in kept), trial["outcome"]["metric"]]
+
+
+def test_several_budgets_are_lines_of_one_plot_each_with_its_best(page: Any, place: Site) -> None:
+    search = place.search(place.job("three sizes", budget=[{"metric": "macs", "ratio": ratio} for ratio in (0.5, 0.8, 0.3)]))
+    for _ in range(40):
+        search.try_one()
+    open_job(page, place, search.job_id, 40)
+    limits = [int(COST("macs", WIDTHS) * ratio) for ratio in (0.8, 0.5, 0.3)]
+    assert budgets(page) == limits
+    trials = [trial["outcome"] | trial for trial in place.api.get(f"/jobs/{search.job_id}/trials").json()["items"]]
+    best = [max((trial for trial in trials if trial["macs"] <= limit), key=lambda trial: trial["score"]) for limit in limits]
+    assert page.locator("#sizes tbody a").all_inner_texts() == [str(trial["number"]) for trial in best]
+    assert sorted(series(page, "pareto")["best"]) == sorted([trial["macs"], trial["metric"]] for trial in best)
+
+
+def test_jobs_are_ticked_and_compared(page: Any, place: Site, search: Search) -> None:
+    other = place.search(place.job("the other", budget={"metric": "macs", "ratio": 0.9}))
+    for _ in range(5):
+        other.try_one()
+    page.goto(f"{place.url}/ui/jobs")
+    page.locator(f"#pick-{search.job_id}").check()
+    other.try_one()
+    page.locator(f"#row-{other.job_id} progress[value='6']").wait_for()
+    assert page.locator(f"#pick-{search.job_id}").is_checked(), "news leaves ticks as they are"
+    page.get_by_role("button", name="Compare").click()
+    assert "tick two to 8" in page.locator("main").inner_text()
+    page.go_back()
+    for picked in (search, other):
+        page.locator(f"#pick-{picked.job_id}").check()
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_selector("#plots[data-drawn='2']")
+    history, pareto = series(page, "history"), series(page, "pareto")
+    for place_, (name, job) in enumerate((("the other", other.job_id), ("watched", search.job_id)), start=1):
+        shown = place.api.get(f"/jobs/{job}").json()
+        assert pareto[f"{place_} {name}"] == [[point["macs"], point["metric"]] for point in shown["pareto"]]
+        best = shown["progress"]
+        if best["best_trial"] is not None:
+            newest = best["finished"] - 1
+            assert history[f"{place_} {name}"][-2:] == [[at, best["best_metric"]] for at in (best["best_trial"], newest)]
+    assert page.locator(".compared tbody th a").all_inner_texts() == ["the other", "watched"]
+
+
+def test_the_cluster_page_tells_who_works_and_who_waits(page: Any, place: Site, search: Search) -> None:
+    search.begin_one()
+    waiting = place.job("in the queue")
+    page.goto(f"{place.url}/ui/cluster")
+    queue = [job for job in reversed(place.api.get("/jobs").json()["items"]) if job["state"] == "queued"]
+    row = page.locator("#queue tr", has=page.locator(f'a[href$="{waiting}"]'))
+    state, behind = row.locator("td").all_inner_texts()[:2]
+    assert (state.strip(), behind) == ("queued", str(1 + [job["id"] for job in queue].index(waiting)))
+    assert page.locator("#waiting").inner_text() == str(len(queue))
+    told = dict(re.findall(r"^secateur_workers(\S*) (\d+)", place.api.get("/metrics").text, re.MULTILINE))
+    assert page.locator("#busy").inner_text() == f"{told['_busy']} of {told['']}"
+    assert page.locator("#running a").last.inner_text() == "12"
+    assert {"100", "101", "102"} <= set(page.locator("#workers td:nth-child(2)").all_inner_texts())
 
 
 def test_a_newcomer_gets_from_an_empty_page_to_a_downloaded_network_by_clicks(
@@ -203,7 +291,9 @@ def test_hostile_names_do_no_harm(page: Any, place: Site, search: Search) -> Non
         row.reason = hostile
         session.get_one(Model, row.model_id).name = hostile
     page.set_viewport_size({"width": 360, "height": 740})
-    for path in ("/ui/jobs", f"/ui/jobs/{search.job_id}", f"/ui/jobs/{search.job_id}/trials/3"):
+    search.begin_one()
+    own, both = f"/ui/jobs/{search.job_id}", f"/ui/compare?job={search.job_id}&job={place.job('beside it')}"
+    for path in ("/ui/jobs", "/ui/cluster", both, own, f"{own}/trials/3"):
         page.goto(place.url + path)
         assert hostile in page.locator("main").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
@@ -215,15 +305,24 @@ def test_hostile_names_do_no_harm(page: Any, place: Site, search: Search) -> Non
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(page: Any, place: Site, search: Search, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
+    other = place.job("beside it", budget=[{"ratio": 0.6}, {"ratio": 0.5}])
     for path in PAGES:
-        page.goto(place.url + path.format(job=search.job_id))
+        page.goto(place.url + path.format(job=search.job_id, other=other))
         page.evaluate(AXE.read_text())  # as a string: the page's policy lets in no script of another's
         found = page.evaluate("() => axe.run().then(found => found.violations)")
         serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
         assert serious == [], path
 
 
-PAGES = ["/ui/jobs", "/ui/jobs/{job}", "/ui/jobs/{job}/trials/3", "/ui/jobs/{job}/cancel", "/ui/new"]
+PAGES = [
+    "/ui/jobs",
+    "/ui/cluster",
+    "/ui/compare?job={job}&job={other}",
+    "/ui/jobs/{job}",
+    "/ui/jobs/{job}/trials/3",
+    "/ui/jobs/{job}/cancel",
+    "/ui/new",
+]
 
 
 def test_the_heaviest_page_is_light(page: Any, place: Site, search: Search) -> None:

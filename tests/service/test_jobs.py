@@ -440,3 +440,10 @@ def test_code_is_refused_unless_allowed_and_never_run_here(tmp_path: Path, allow
         ):
             refused = client.post("/jobs", json={**asked, "task": {"type": "custom", "code": wrong}})
             assert refused.json()["detail"].startswith(detail)
+
+
+def test_several_budgets_are_answered_as_they_were_sent(api: TestClient, job_json: dict[str, Any]) -> None:
+    job_json["budget"] = [{"metric": "macs", "ratio": 0.5}, {"metric": "macs", "ratio": 0.7}]
+    made = api.post("/jobs", json=job_json)
+    assert made.status_code == 202
+    assert [budget["ratio"] for budget in made.json()["spec"]["budget"]] == [0.5, 0.7]

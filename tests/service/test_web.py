@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from searchers.base import Outcome, Proposal
 from service.context import Context
+from service.database.tables import Trial, utc_now
 from service.sessions import COOKIE
 from tests.service.doubles import TOKEN
 from tests.service.test_report import Page
+from tests.service.test_warm_start import log_of, plan_of
+from workers.log import Worker
 
 SignIn = Callable[[str], TestClient]
 
@@ -121,7 +126,10 @@ def test_others_jobs_are_not_there_and_a_reader_only_looks(sign_in: SignIn, api:
     job = api.post("/jobs", json={**job_json, "name": "the administrator's"}).json()["id"]
     alice = sign_in(key_of(api, "alice")["key"])
     assert "the administrator" not in alice.get("/ui/jobs").text
-    for path in (f"/ui/jobs/{job}", f"/ui/jobs/{job}/points", f"/ui/jobs/{job}/trials/0", f"/ui/jobs/{job}/delete", "/ui/x"):
+    assert "the administrator" not in alice.get("/ui/cluster").text
+    both = f"job={job}&job=job-1"
+    own = [f"/ui/jobs/{job}{part}" for part in ("", "/points", "/plans", "/trials/0", "/delete")]
+    for path in (*own, f"/ui/compare?{both}", f"/ui/compare/points?{both}", "/ui/x"):
         missing = alice.get(path)
         assert (missing.status_code, missing.headers["content-type"]) == (404, "text/html; charset=utf-8")
     own = {"Authorization": f"Bearer {key_of(api, 'alice')['key']}"}
@@ -136,6 +144,25 @@ def test_others_jobs_are_not_there_and_a_reader_only_looks(sign_in: SignIn, api:
     refused = reader.post(f"/ui/jobs/{job}/cancel", data={"csrf": token_in(page.text)})
     assert refused.status_code == 403
     assert "scope submit" in refused.text
+
+
+def test_a_worker_is_as_busy_as_its_trials_of_the_last_ten_minutes(
+    sign_in: SignIn, api: TestClient, context: Context, job_json: dict[str, Any]
+) -> None:
+    job = api.post("/jobs", json=job_json).json()["id"]
+    log = log_of(api, job)
+    log.running(9)
+    for number, (began, ended, seconds) in enumerate(((900, 700, 190.0), (200, 140, 50.0), (100, 70, 30.0))):
+        log.asked(Proposal(number, (16, 8), "cut"), plan_of((16, 8)))
+        log.started(number)
+        log.told(number, Outcome(-0.1, 0.9), seconds, Worker("node-7", 70))
+        with context.database.write() as session:
+            trial = session.get_one(Trial, (job, number))
+            trial.started_at, trial.finished_at = (utc_now() - timedelta(seconds=before) for before in (began, ended))
+    shown = " ".join(" ".join(Page(sign_in(TOKEN).get("/ui/cluster").text).shown).split())
+    ((share, trials),) = re.findall(r"node-7 70 (?:[\d.]+ % )?([\d.]+) % (\d+)", shown)
+    assert float(share) == pytest.approx(100 * (50 + 30) / 200, abs=2), "of the 200 s since the first of these began"
+    assert trials == "2", "one ended before that"
 
 
 def test_a_revoked_key_ends_its_sessions(sign_in: SignIn, api: TestClient) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.guarantee --output results.json
 
 The handwritten digits and the small ResNet of the demo. Of the 1,797 images 400 are apart: no part of the job sees them. Of the
-others 400 are the test split, which confirms, and the rest is for training and, a fifth of it, to search on. Each seed draws
+others ``--confirm`` are the test split, and the rest is for training and, a fifth of it, to search on. Each seed draws
 another split, and trains another dense network. Beside the search the uniform plan at the same cost, trained as long.
 One process, one thread, no Ray; seconds are of the processor.
 """
@@ -39,7 +39,7 @@ from workers.finish import Finish
 from workers.plan import make_searcher
 from workers.spec import JobSpec
 
-_IMAGES = 400  # that confirm, and as many that are apart
+_APART = 400  # images
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,20 @@ class Result:
     seconds: float
 
 
-def split(seed: int) -> tuple[Arrays, Split]:
+def split(seed: int, confirm: int) -> tuple[Arrays, Split]:
     """The job's arrays, and the images apart."""
     digits = load_digits()
     order = np.random.default_rng(seed).permutation(len(digits.target))
     x = (digits.images[order, None] / 16).astype(np.float32)  # the images hold 0…16
     y = digits.target[order].astype(np.int64)
-    test, train = slice(_IMAGES, 2 * _IMAGES), slice(2 * _IMAGES, None)
+    test, train = slice(_APART, _APART + confirm), slice(_APART + confirm, None)
     arrays: Arrays = {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
-    return arrays, Split(x[:_IMAGES], y[:_IMAGES])
+    return arrays, Split(x[:_APART], y[:_APART])
 
 
-def run(seed: int, allowed: float, searcher: str, trials: int, epochs: int, folder: Path) -> Result:
+def run(seed: int, allowed: float, confirm: int, searcher: str, trials: int, epochs: int, folder: Path) -> Result:
     """One job."""
-    arrays, apart = split(seed)
+    arrays, apart = split(seed, confirm)
     np.savez(folder / "data.npz", allow_pickle=False, **arrays)
     torch.manual_seed(seed)
     model = export_model(train_network(arrays), torch.tensor(arrays["x_train"][:2]), folder / "model.pt2")
@@ -130,6 +130,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--allowed", type=float, default=0.01, help="constraint.max_metric_drop")
+    parser.add_argument("--confirm", type=int, default=400, help="test images, which confirm")
     parser.add_argument("--searcher", default="auto")
     parser.add_argument("--max-trials", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=10, help="recovery.final_epochs")
@@ -141,7 +142,10 @@ def main() -> None:
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             results.append(
-                run(seed, arguments.allowed, arguments.searcher, arguments.max_trials, arguments.epochs, Path(folder))
+                run(
+                    *(seed, arguments.allowed, arguments.confirm, arguments.searcher),
+                    *(arguments.max_trials, arguments.epochs, Path(folder)),
+                )
             )
         console.print(results[-1])
         if arguments.output is not None:

@@ -248,6 +248,7 @@ class Trial(Base):
     __table_args__ = (
         # Holds all that ``service.jobs.summary`` reads, so that it never reads the plans beside them.
         Index("ix_trials_summary", "job_id", "state", "score", "number", "metric", "macs", "params", "size_bytes"),
+        Index("ix_trials_told", "job_id", "told_sequence"),  # those told since somebody looked
         Index("ix_trials_state_seconds", "state", "evaluate_seconds"),  # likewise for ``service.metrics``
     )
 

@@ -1,7 +1,8 @@
 """What a job's trials add up to, worked out by the database: some searches have ten thousand.
 
 The best one and the front change when a trial is told, and so does the job's ``sequence``, or when the budget is timed. What
-was worked out for one is remembered, so that a job that many look at is not worked out for each of them.
+was worked out is remembered, and trials told since are added to it: a job that many look at while it runs is worked out once,
+not for each of them and not anew after each trial.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class Scored(NamedTuple):
     latency_ns: int | None
 
 
+_Costly: TypeAlias = "tuple[int, Scored]"  # with what it costs in the budget's metric
+
+
 @dataclass
 class Summary:
     """The trials of one job.
@@ -51,8 +55,18 @@ class Summary:
 
 REMEMBERED = 1000  # jobs, of some kilobytes each: what a few users look at
 
-_State: TypeAlias = "tuple[int, int | None]"
-_remembered: OrderedDict[str, tuple[_State, Scored | None, list[Scored]]] = OrderedDict()  # by job, what it last was
+
+@dataclass(frozen=True)
+class _Known:
+    """What was worked out for a job: of all trials told up to ``sequence``, under a budget of ``limit``."""
+
+    sequence: int
+    limit: int | None
+    best: Scored | None
+    front: list[Scored]
+
+
+_remembered: OrderedDict[str, _Known] = OrderedDict()  # by job
 _turn = threading.Lock()
 
 _TRIALS = Trial.__table__.c
@@ -70,30 +84,44 @@ def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
     found: dict[str, Summary] = {job.id: Summary() for job in jobs}
     for job_id, state, count in session.connection().execute(_COUNTED, {"ids": list(found)}):
         found[job_id].counts[state] = count
-    _work_out(session, _recall(jobs, found), found)
+    _work_out(session, [job for job in jobs if not _recalled(session, job, found[job.id])], found)
     with _turn:
         for job in jobs:
-            _remembered[job.id] = _state(job), found[job.id].best, found[job.id].front
+            _remembered[job.id] = _Known(job.sequence, job.budget_limit, found[job.id].best, found[job.id].front)
         while len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)
     return found
 
 
-def _state(job: Job) -> _State:
-    return job.sequence, job.budget_limit
-
-
-def _recall(jobs: Sequence[Job], found: Mapping[str, Summary]) -> list[Job]:
-    """Fills in what is remembered; the jobs of which nothing is."""
-    left = []
+def _recalled(session: Session, job: Job, summary: Summary) -> bool:
+    """Fills in what is remembered, and what was told since; whether anything is."""
     with _turn:
-        for job in jobs:
-            state, best, front = _remembered.pop(job.id, (None, None, []))  # to be put back as the latest
-            if state == _state(job):
-                found[job.id].best, found[job.id].front = best, front
-            else:
-                left.append(job)
-    return left
+        known = _remembered.pop(job.id, None)  # to be put back as the latest
+    if known is None or known.limit != job.budget_limit or known.sequence > job.sequence:
+        return False
+    metric = _budget(job).get("metric", "macs")
+    if known.sequence < job.sequence and (metric == SPARSITY or _minimises(job)):
+        return False
+    summary.best, summary.front = known.best, known.front
+    if known.sequence < job.sequence:
+        cost: Column = Trial.latency_ns if metric == LATENCY_MS else getattr(Trial, metric)
+        since = (Trial.job_id == job.id, Trial.told_sequence > known.sequence, Trial.told_sequence <= job.sequence)
+        told: Iterator[Any] = iter(session.execute(select(*_SCORED, cost).where(*since, Trial.state == "succeeded")))
+        new = [(trial[-1], Scored(*trial[:-1])) for trial in told]
+        old = [(getattr(trial, cost.key), trial) for trial in summary.front]
+        _add(summary, old, new, job.budget_limit)
+    return True
+
+
+def _add(summary: Summary, front: Sequence[_Costly], told: Sequence[_Costly], limit: int | None) -> None:
+    """Adds trials that succeeded to what is there, as the queries would have."""
+    within = [trial for cost, trial in told if limit is not None and cost <= limit]
+    best = [] if summary.best is None else [summary.best]
+    summary.best = max([*best, *within], key=lambda trial: (trial.score, -trial.number), default=None)
+    summary.front = []
+    for _, trial in sorted([*front, *told], key=lambda entry: (entry[0], -entry[1].score, entry[1].number)):
+        if not summary.front or trial.score > summary.front[-1].score:
+            summary.front.append(trial)
 
 
 def _work_out(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary]) -> None:
@@ -111,8 +139,14 @@ def _work_out(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary
         for job_id, *row in session.execute(_front(ids, cost)):
             found[job_id].front.append(Scored(*row))
     for job in jobs:
-        if (constraint := job.spec.get("constraint")) and not (_budget(job).get("ratio") or _budget(job).get("max")):
-            found[job.id].best = _smallest(session, job, constraint["max_metric_drop"])
+        if _minimises(job):
+            found[job.id].best = _smallest(session, job, job.spec["constraint"]["max_metric_drop"])
+
+
+def _minimises(job: Job) -> bool:
+    """Whether it looks for the smallest network that keeps a constraint."""
+    budget = _budget(job)
+    return bool(job.spec.get("constraint")) and not (budget.get("ratio") or budget.get("max"))
 
 
 def _budget(job: Job) -> dict[str, Any]:
@@ -123,7 +157,7 @@ def _budget(job: Job) -> dict[str, Any]:
 
 
 def _smallest(session: Session, job: Job, most_drop: float) -> Scored | None:
-    """Of a job that looks for the smallest network that keeps a constraint: the smallest so far."""
+    """Of a job that minimises: the smallest network so far."""
     metric = _budget(job).get("metric", "macs")
     if metric == SPARSITY:
         return None
@@ -156,9 +190,4 @@ def _add_by_hand(session: Session, jobs: Sequence[Job], found: Mapping[str, Summ
     for job in jobs:
         rows = session.execute(select(*_SCORED, Trial.plan).where(Trial.job_id == job.id, Trial.state == "succeeded"))
         costly = [(sum(plan["widths"].values()), Scored(*scored)) for *scored, plan in rows]
-        summary = found[job.id]
-        within = [trial for cost, trial in costly if job.budget_limit is not None and cost <= job.budget_limit]
-        summary.best = max(within, key=lambda trial: (trial.score, -trial.number), default=None)
-        for _, trial in sorted(costly, key=lambda entry: (entry[0], -entry[1].score, entry[1].number)):
-            if not summary.front or trial.score > summary.front[-1].score:
-                summary.front.append(trial)
+        _add(found[job.id], [], costly, job.budget_limit)

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
@@ -240,6 +241,25 @@ def test_what_is_remembered_of_a_job_does_not_grow_while_it_is_watched(database:
         assert [trial.number for trial in seen.front] == [number]
         places.add(len(summary._remembered))
     assert len(places) == 1
+
+
+def test_what_was_told_since_somebody_looked_adds_up_to_what_all_trials_do(database: Database, log: DatabaseLog) -> None:
+    jobs, draw = JobRepository(database), np.random.default_rng(0)
+    costs = draw.integers(75, 85, 40)  # around the limit; few of them and few scores, so that many are equal
+    for number, cost in enumerate(costs):
+        log.asked(Proposal(number, (number,)), plan(1000 * int(cost)))
+    seen = []
+    for number in map(int, draw.permutation(40)):
+        score = None if number % 7 == 0 else float(costs[number] + draw.integers(4))
+        log.told(number, Outcome(score, error="failed" if score is None else None), 1.0, WORKER)
+        (job,) = jobs.page(1, None)[0]
+        _, added = jobs.get_with_summary(job.id)
+        summary._remembered.clear()
+        _, anew = jobs.get_with_summary(job.id)
+        assert added == anew
+        seen.append(added)
+    assert any(one.best is not None for one in seen)
+    assert max(len(one.front) for one in seen) > 2
 
 
 def test_a_trial_is_told_once_and_only_if_asked(log: DatabaseLog) -> None:

@@ -294,7 +294,7 @@ def _new_job(sent: JobRequest, planned: _Plan) -> Job:
         name=sent.name or planned.model_name,
         model_id=sent.model,
         dataset_id=sent.dataset,
-        spec=sent.spec().model_copy(update={"task": plan.task}).model_dump(),
+        spec=sent.spec().model_copy(update={"task": plan.task}).model_dump(mode="json"),
         budget_limit=plan.limit,
         planned_trials=plan.given_trials + plan.planned_trials,
         state=State.QUEUED,

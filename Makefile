@@ -3,10 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-page bench-workers bench-evaluation bench-search bench-recovery bench-guarantee zoo fuzz api-fuzz chaos partition clean
+.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-page bench-workers bench-evaluation bench-search bench-recovery bench-guarantee reproduce reproduce-vgg-l1 reproduce-vgg-slim reproduce-lottery zoo fuzz api-fuzz chaos partition clean
 
 help: ## what there is
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/installed ## train a small network, prune it by the service, compare the two (about two minutes)
 	$(BIN)/secateur demo
@@ -93,6 +93,18 @@ bench-recovery: .venv/installed-bench ## what is left of a search's lead after t
 
 bench-guarantee: .venv/installed-bench ## how often constraint.max_metric_drop holds on images that nobody saw: the digits, ten seeds (five minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.guarantee
+
+reproduce: reproduce-vgg-l1 reproduce-vgg-slim reproduce-lottery ## three published experiments (see docs/results.md)
+
+# DATA is an .npz of CIFAR-10, MNIST a folder of its files (else Debian's Fashion-MNIST, else digits); ARGS="--small" is a setting of at most 20 minutes on two cores.
+reproduce-vgg-l1: .venv/installed-bench ## VGG-16 by the L1 norm of its filters: make reproduce-vgg-l1 DATA=cifar10.npz [ARGS=--small]
+	$(BIN)/python -m benchmarks.reproduce.vgg_l1 $(if $(DATA),--data $(DATA)) $(ARGS)
+
+reproduce-vgg-slim: .venv/installed-bench ## VGG-19 by Network Slimming: make reproduce-vgg-slim DATA=cifar10.npz [ARGS=--small]
+	$(BIN)/python -m benchmarks.reproduce.vgg_slim $(if $(DATA),--data $(DATA)) $(ARGS)
+
+reproduce-lottery: .venv/installed-bench ## lottery tickets of a fully connected network: make reproduce-lottery MNIST=folder [ARGS=--small]
+	$(BIN)/python -m benchmarks.reproduce.lottery $(if $(MNIST),--data $(MNIST)) $(ARGS)
 
 clean: ## remove the environment and what the service wrote here
 	rm -rf .venv .venv-zoo secateur-data build *.egg-info

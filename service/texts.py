@@ -19,7 +19,7 @@ UNITS = {
 
 def budget_text(spec: dict[str, Any]) -> str:
     """A spec's budgets in words: ``macs ≤ 50 %`` or ``params ≤ 120,000``, and what a constraint adds to them."""
-    texts, constraint = [_limit_text(budget) for budget in _budgets(spec)], spec.get("constraint")
+    texts, constraint = [limit_text(budget) for budget in _budgets(spec)], spec.get("constraint")
     if constraint is not None:
         texts.append(f"at most {constraint['max_metric_drop']:g} lost")
     return ", ".join(texts)
@@ -29,7 +29,8 @@ def _budgets(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return spec["budget"] if isinstance(spec["budget"], list) else [spec["budget"]]
 
 
-def _limit_text(budget: dict[str, Any]) -> str:
+def limit_text(budget: dict[str, Any]) -> str:
+    """A single budget in words: ``macs ≤ 50 %``."""
     if budget.get("max") is None and budget.get("ratio") is None:
         return f"{budget['metric']} as few as can be"
     unit = " ms" if budget["metric"] == "latency_ms" else ""

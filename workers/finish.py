@@ -162,7 +162,7 @@ class Finish:
         Args:
             winners: one at least.
             others: what else is kept.
-            latencies: of the dense network and the first winner, if they decided on it.
+            latencies: of the dense network, the winners and the others, measured in turns, if that was done already.
 
         Raises:
             JobFailed: the job has a constraint, and the winner may have lost more than it allows.
@@ -227,7 +227,7 @@ class Finish:
         export_pt2(evaluator.dense, dense_file)
         artefacts = [self._files(each) for each in kept]
         plans = [self._space.dense, *(each.winner.widths for each in kept)]
-        latencies = known if len(known) == len(plans) else [*known, *self._latencies(plans, kept)[len(known) :]]
+        latencies = known or self._latencies(plans, kept)
         metrics = [evaluator.quality(evaluator.dense, self._splits.test).metric, *(each.quality.metric for each in kept)]
         files = [dense_file, *(_file(each, "pt2") for each in artefacts)]
         bounds = [None, *(each.bound if self._spec.constraint is not None else None for each in kept)]

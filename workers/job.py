@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pruners.latency import Latency
 from searchers.base import Proposal, Rival
 from searchers.space import SearchSpace, Widths
 from searchers.tune import PARENT, PROPOSAL, AskTell
+from workers.choice import Choice
 from workers.data import load
 from workers.device import prepare
 from workers.evaluator import Evaluator
@@ -36,8 +37,6 @@ from workers.share import Share
 from workers.spec import LATENCY_MS, JobSpec
 from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
 from workers.weight_evaluator import make_evaluator
-
-_APART = 0.1  # of the dense cost: networks that are nearer to each other are no choice worth its room in the store
 
 # Tune's own result files and progress reports cost 15 ms a trial and tell nothing that the job's log does not.
 _QUIET_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600"}
@@ -66,13 +65,13 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     sent = np.fromfile(model, np.uint8)
     in_time = InTime(spec, sent, evaluator, log) if spec.metric == LATENCY_MS else None
     space = evaluator.space(None if in_time is None else in_time.cost)
-    fits = [size.fits for size in sizes_of(space, spec)]
     trains = evaluator.schedule is not None or spec.recovery.short_steps > 0
     known = log.known() if spec.resources.reuse and not trains else {}
     if spec.minimises:  # which asks more of an outcome than other jobs find out
         known = {widths: outcome for widths, outcome in known.items() if outcome.drop is not None}
     searcher = make_searcher(space, spec)
     search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, in_time, proposal), spec.limits, known)
+    choice = Choice(spec, search, space, [size.fits for size in sizes_of(space, spec)])
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 
@@ -91,8 +90,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
             return
         trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
         search.tell(proposal_id, result)
-        kept = search.wanted(*fits) | {other.id for other in _others(spec, search, _winners(search, fits), space)}
-        trained.keep_only(kept)  # which takes the longer, the more trials there were
+        trained.keep_only(choice.needed())
 
     asks = AskTell(search.ask, tell, trained.reference, race, Share(spec, log.jobs))
     parameters = {
@@ -107,7 +105,7 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
         raise JobFailed(
             f"{len(search.failures)} trials failed (limits.max_failed_trials), the last with: {search.failures[-1]}"
         )
-    if not _winners(search, fits):
+    if not choice.winners():
         raise JobFailed(_why_none(search, space, log))
     log.finishing()
 
@@ -117,27 +115,14 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
 
     timed = on_workers if spec.resources.gpus or in_time is not None else None
     finish = Finish(spec, evaluator, space, splits, trained.get, timed, workdir, networks, log)
-    _finish(spec, search, fits, space, in_time, finish)
-
-
-def _finish(
-    spec: JobSpec,
-    search: RecordedSearch,
-    fits: Sequence[Callable[[Widths], bool]],
-    space: SearchSpace,
-    in_time: InTime | None,
-    finish: Finish,
-) -> None:
-    """Says which networks are kept."""
-    winners = _winners(search, fits)
-    latencies: Sequence[Latency] = ()
     if spec.minimises:
         finish.smallest(search.ladder)
-        return
-    if in_time is not None:
-        winner, latencies = in_time.best(search.ranked(space.fits))
-        winners = [winner]
-    finish.budgets(winners, _others(spec, search, winners, space), latencies)
+    elif in_time is not None:
+        winner, others, latencies = in_time.best(search.ranked(space.fits), lambda proposal: choice.others([proposal]))
+        finish.budgets([winner], others, latencies)
+    else:
+        winners = choice.winners()
+        finish.budgets(winners, choice.others(winners))
 
 
 def _plan(evaluator: Evaluator, in_time: InTime | None, proposal: Proposal) -> Plan:
@@ -212,26 +197,6 @@ def run_trials(
     )
     with keeping_actors(search.most, search.running):
         tuner.fit()
-
-
-def _winners(search: RecordedSearch, fits: Sequence[Callable[[Widths], bool]]) -> list[Proposal]:
-    """The best of each budget, that of the loosest first; tight ones may have none yet, or share one."""
-    return list(dict.fromkeys(winner for each in fits for winner in search.ranked(each)[:1]))
-
-
-def _others(spec: JobSpec, search: RecordedSearch, winners: Sequence[Proposal], space: SearchSpace) -> list[Proposal]:
-    """What is kept beside the winners: of those that none beats, the cheapest first, the ones far enough from all others."""
-    others = list[Proposal]()
-    if spec.minimises or not spec.exports.pareto:
-        return others
-    dense = space.cost(space.dense)
-    kept = [dense, *(space.cost(winner.widths) for winner in winners)]
-    for proposal in search.front(space.cost):
-        cost = space.cost(proposal.widths)
-        if all(abs(cost - other) >= _APART * dense for other in kept):
-            kept.append(cost)
-            others.append(proposal)
-    return others
 
 
 def _why_none(search: RecordedSearch, space: SearchSpace, log: JobLog) -> str:

@@ -74,31 +74,58 @@ class InTime:
             foretold = {proposal.id: self.cost(LATENCY, proposal.widths) for proposal in given}
             log.timed(times, evaluator.space(self.cost).budget.limit, foretold)
 
-    def best(self, leaders: Sequence[Proposal]) -> tuple[Proposal, list[Latency]]:
-        """The first plan that keeps the budget when it is timed, with the latencies of the dense network and its own.
+    def best(
+        self, leaders: Sequence[Proposal], beside: Callable[[Proposal], Sequence[Proposal]]
+    ) -> tuple[Proposal, Sequence[Proposal], list[Latency]]:
+        """The first plan that keeps the budget when it is timed, what is kept beside it, and what they all take.
 
-        What is foretold is a few percent off. If none of the first ``_MOST`` keeps it, the quickest of them has to do.
+        What is foretold is a few percent off. If none of the first ``_MOST`` keeps it, the quickest of them has to do. A plan
+        that others are kept beside has to keep the budget once more, when it is timed in turns with those: latencies of
+        different times do not compare.
 
         Args:
             leaders: plans, one at least, that were foretold to keep it, the best first.
+            beside: what is kept beside a plan if it wins.
+
+        Returns:
+            Likewise, and the latencies of the dense network, the plan, and those beside it, measured in turns.
         """
         found: list[tuple[Proposal, list[Latency]]] = []
-        dense_widths = [group.width for group in self._evaluator.coupling.prunable]
         leaders = leaders[:_MOST]
         for start in range(0, len(leaders), _AT_ONCE):
             some = leaders[start : start + _AT_ONCE]
-            plans = [dense_widths, *(self._evaluator.channels(proposal.widths) for proposal in some)]
-            dense, *own = on_a_worker(self._spec.resources, time_plans, self._model, self._spec.resources, plans)
-            found += [(proposal, [dense, latency]) for proposal, latency in zip(some, own, strict=True)]
-            for place, (proposal, (_, latency)) in enumerate(found[start:], start=start + 1):
-                if latency.median_ms <= self._allowed(dense):
-                    said = f"trial {proposal.id}, number {place} by score, keeps {self._allowed(dense):.4g} ms with"
-                    self._log.progress(f"Timed: {said} {latency.median_ms:.4g} ms.")
-                    return proposal, [dense, latency]
-        quickest = min(found, key=lambda each: each[1][1].median_ms / each[1][0].median_ms)
-        took, allowed = quickest[1][1].median_ms, self._allowed(quickest[1][0])
+            dense, *own = self._timed(some)
+            for place, (proposal, latency) in enumerate(zip(some, own, strict=True), start=start + 1):
+                found.append((proposal, [dense, latency]))
+                if not self._keeps(found[-1][1]):
+                    continue
+                others, latencies = self._with_others(*found[-1], beside)
+                if self._keeps(latencies):
+                    said = f"trial {proposal.id}, number {place} by score, keeps {self._allowed(latencies[0]):.4g} ms with"
+                    self._log.progress(f"Timed: {said} {latencies[1].median_ms:.4g} ms.")
+                    return proposal, others, latencies
+        quickest, alone = min(found, key=lambda each: each[1][1].median_ms / each[1][0].median_ms)
+        others, latencies = self._with_others(quickest, alone, beside)
+        took, allowed = latencies[1].median_ms, self._allowed(latencies[0])
         self._log.progress(f"Timed: none of the best {len(found)} plans keeps {allowed:.4g} ms; the quickest takes {took:.4g}.")
-        return quickest
+        return quickest, others, latencies
+
+    def _with_others(
+        self, proposal: Proposal, alone: list[Latency], beside: Callable[[Proposal], Sequence[Proposal]]
+    ) -> tuple[Sequence[Proposal], list[Latency]]:
+        """What is kept beside a plan, and latencies of all of them in turns; ``alone`` are the dense network's and its own."""
+        others = beside(proposal)
+        return others, self._timed([proposal, *others]) if others else alone
+
+    def _keeps(self, latencies: Sequence[Latency]) -> bool:
+        """Whether the plan that was timed first, behind the dense network, keeps the budget."""
+        return latencies[1].median_ms <= self._allowed(latencies[0])
+
+    def _timed(self, proposals: Sequence[Proposal]) -> list[Latency]:
+        """Of the dense network and of these, in turns, where trials run."""
+        dense = [group.width for group in self._evaluator.coupling.prunable]
+        plans = [dense, *(self._evaluator.channels(proposal.widths) for proposal in proposals)]
+        return on_a_worker(self._spec.resources, time_plans, self._model, self._spec.resources, plans)
 
     def _allowed(self, dense: Latency) -> float:
         """Milliseconds that a plan may take, timed in turns with the dense network."""

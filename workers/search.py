@@ -111,9 +111,9 @@ class RecordedSearch:
         """What the failed trials said."""
         return [outcome.error or "no score" for outcome in self.outcomes.values() if outcome.score is None]
 
-    def wanted(self, *fits: Callable[[Widths], bool]) -> set[int]:
-        """The trials whose networks may still be asked for: the best so far of each size, and those that may be a parent."""
-        wanted = {winner.id for each in fits for winner in self.ranked(each)[:1]} | set(self._searcher.ladder)
+    def wanted(self) -> set[int]:
+        """The trials whose networks the search may come back to: answers of a ladder, and those that may be a parent."""
+        wanted = set(self._searcher.ladder)
         if self._searcher.names_parents:
             named = max((p.parent for p in self.proposals.values() if p.parent is not None), default=0)
             running = (p.parent or 0 for number, p in self.proposals.items() if number not in self.outcomes)

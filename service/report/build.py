@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -18,8 +19,8 @@ from service.jobs.schemas import CheckpointView, Figures, JobView
 from service.jobs.sensitivity import curves, searched_groups
 from service.jobs.views import milliseconds
 from service.report.charts import Chart, Data, chart, short
-from service.texts import UNITS
-from workers.spec import LATENCY_MS
+from service.texts import UNITS, limit_text
+from workers.spec import LATENCY_MS, Budget
 from workers.tasks import METRICS
 
 _MOST_DOTS = 1500
@@ -66,14 +67,97 @@ def report(
         speed=None if job.baseline is None or job.best is None else _speed(job.baseline, job.best),
         layers=[] if best is None else layer_widths(best),
         charts=[each for each in charts if each is not None],
+        sizes=_sizes(job, checkpoints, trials, costs),
+        guarantee=_guarantee(job, dataset),
         files=checkpoints[0].files if checkpoints else [],
         spec=json.dumps(_request(job), indent=2),
         versions={package: version(package) for package in ("secateur", "torch", "ray", "optuna")},
         short=short,
         figure=partial(figure, metric=job.metric.name),
+        difference=partial(_difference, job),
         apart=_apart,
     )
     return page
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network that a job kept among several.
+
+    Attributes:
+        budgets: that it is the best network of, in words; none if it was kept beside those.
+        kept: its figures.
+        loss: by how much its metric is worse than the dense network's, in words.
+    """
+
+    budgets: list[str]
+    kept: CheckpointView
+    loss: str
+
+
+def _sizes(
+    job: JobView, checkpoints: Sequence[CheckpointView], trials: Sequence[Trial], costs: Mapping[int, float]
+) -> list[Size]:
+    """The costliest first; none of a job that kept a single network."""
+    if len(checkpoints) < 2 or job.baseline is None:
+        return []
+    scores = {trial.number: (trial.score or 0.0, -trial.number) for trial in trials if trial.score is not None}
+    asked: dict[int | None, list[str]] = {}
+    for budget in () if job.spec.minimises else job.spec.budgets:
+        keeping = [kept for kept in checkpoints if _keeps(budget, kept, costs)]
+        if keeping:
+            best = max(keeping, key=lambda kept: scores[kept.trial or 0])
+            asked.setdefault(best.trial, []).append(limit_text(budget.model_dump()))
+    ordered = sorted(checkpoints, key=lambda kept: -kept.budget_ratio)
+    return [Size(asked.get(kept.trial, []), kept, _lost(job, job.baseline, kept)) for kept in ordered]
+
+
+def _keeps(budget: Budget, kept: CheckpointView, costs: Mapping[int, float]) -> bool:
+    """Whether a network is within a budget with a limit; milliseconds as they were measured."""
+    if budget.max is not None:
+        return (kept.latency_ms if budget.metric == LATENCY_MS else costs[kept.trial or 0]) <= budget.max
+    ratio = budget.ratio or 1.0
+    return kept.budget_ratio <= (1 - ratio if budget.metric == SPARSITY else ratio)
+
+
+def _lost(job: JobView, dense: Figures, pruned: Figures) -> str:
+    """How much worse the metric is; what it gained has a minus."""
+    about = METRICS[job.metric.name]
+    lost = dense.metric - pruned.metric if about.higher_is_better else pruned.metric - dense.metric
+    return _difference(job, lost)
+
+
+def _difference(job: JobView, value: float) -> str:
+    """Of two figures of the job's metric, for people: shares in points."""
+    return f"{100 * value:.2f} points".replace("-", "−") if METRICS[job.metric.name].share else f"{value:.4g}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What a constraint came to, in words.
+
+    Attributes:
+        allowed: the most that the metric may have dropped by.
+        dropped: by how much it did on the test inputs.
+        bound: the most that it dropped by, with the confidence of all bounds.
+        inputs: that confirmed it.
+    """
+
+    allowed: str
+    dropped: str
+    bound: str
+    inputs: int
+
+
+def _guarantee(job: JobView, dataset: Dataset) -> Guarantee | None:
+    if job.spec.constraint is None or job.baseline is None or job.best is None or job.best.max_drop is None:
+        return None
+    return Guarantee(
+        _difference(job, job.spec.constraint.max_metric_drop),
+        _lost(job, job.baseline, job.best),
+        _difference(job, job.best.max_drop),
+        dataset.inspection["splits"]["test"],
+    )
 
 
 @cache

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +88,57 @@ def test_it_holds_the_figures_and_needs_nothing_else(api: TestClient, job: str) 
     assert "2 of 2 groups" in text
     assert "epoch 2: 0.2500" in text
     assert "Something else" not in text
+
+
+def shown(api: TestClient, job: str) -> str:
+    return " ".join(" ".join(Page(api.get(f"/jobs/{job}/report").text).shown).split())
+
+
+def finish(api: TestClient, request: dict[str, Any], folder: Path, kept: Sequence[tuple[int, Measurement]]) -> str:
+    """A job of three trials, at 800, 500 and 300 MACs of 1,000."""
+    made: str = api.post("/jobs", json=request).json()["id"]
+    log = log_of(api, made)
+    log.running(3)
+    for number, widths in enumerate([(13, 13), (8, 8), (5, 5)]):
+        log.asked(Proposal(number, widths, "note"), plan_of(widths))
+        log.told(number, Outcome(-0.1 * number, 0.9 - 0.01 * number), 0.5, None)
+    log.finishing()
+    (folder / "kept.pt2").write_bytes(b"network")
+    log.succeeded(DENSE, [Finished(n, figures, [Artefact("pt2", folder / "kept.pt2")]) for n, figures in kept])
+    return made
+
+
+def test_several_budgets_have_a_row_each_with_its_best_network(
+    api: TestClient, job_json: dict[str, Any], tmp_path: Path
+) -> None:
+    kept = [
+        (number, replace(BEST, metric=0.94 - 0.01 * number, budget_ratio=ratio)) for number, ratio in enumerate([0.8, 0.5, 0.3])
+    ]
+    budgets = [{"metric": "macs", "ratio": 0.8}, {"metric": "macs", "ratio": 0.6}]
+    text = shown(api, finish(api, {**job_json, "budget": budgets}, tmp_path, kept))
+    assert "The largest of 2 budgets was" in text
+    for row in (
+        "0 macs ≤ 80 % 94.00 % 1.00 points 80.0 %",
+        "1 macs ≤ 60 % 93.00 % 2.00 points 50.0 %",
+        "2 – 92.00 % 3.00 points",
+    ):
+        assert row in text
+    assert "What it may have lost" not in text
+
+
+def test_a_constraint_is_said_with_its_bound_and_what_confirmed_it(
+    api: TestClient, job_json: dict[str, Any], tmp_path: Path
+) -> None:
+    kept = [
+        (1, replace(BEST, metric=0.9525, max_drop=0.0084)),
+        (0, replace(BEST, metric=0.95, budget_ratio=0.8, max_drop=0.0075)),
+    ]
+    request = {**job_json, "budget": {"metric": "macs"}, "constraint": {"max_metric_drop": 0.2}}
+    text = shown(api, finish(api, request, tmp_path, kept))
+    assert "allowed drop of top-1 accuracy 20.00 points" in text
+    assert "test inputs −0.25 points most that it is, with 95 % confidence 0.84 points" in text
+    assert "0 – 95.00 % 0.00 points 0.75 points 80.0 %" in text
+    assert "smallest network was searched for" in text
 
 
 def test_what_it_says_to_post_makes_the_same_job_again(api: TestClient, job: str) -> None:

@@ -111,12 +111,18 @@ def test_the_best_plan_that_keeps_the_budget_when_it_is_timed_wins(
     evaluator = Evaluator(files[0], load(files[1], 0), asked)
     in_time = InTime(asked, np.fromfile(files[0], np.uint8), evaluator, log)
     dense = tuple(group.width for group in evaluator.coupling.prunable)
-    winner, (whole, own) = in_time.best([Proposal(number, dense) for number in range(12)])
-    assert (winner.id, whole.median_ms, own.median_ms) == (9, 10.0, 4.9)
+    plans = [Proposal(number, dense) for number in range(12)]
+    winner, others, (whole, own) = in_time.best(plans, lambda winner: [])
+    assert (winner.id, others, whole.median_ms, own.median_ms) == (9, [], 10.0, 4.9)
     taken = iter([10.0, *[6.0] * 3, 5.1])
-    winner, (_, own) = in_time.best([Proposal(number, dense) for number in range(4)])
+    winner, _, (_, own) = in_time.best(plans[:4], lambda winner: [])
     assert (winner.id, own.median_ms) == (3, 5.1)
     assert log.messages[-1] == "Timed: none of the best 4 plans keeps 5 ms; the quickest takes 5.1."
+    # Trial 1 keeps it among the leaders, and no longer where it takes turns with what is kept beside it.
+    taken = iter([10.0, 6.0, 4.9, 4.8, *[10.0, 5.1, 3.0], *[10.2, 5.0, 3.1]])
+    winner, others, latencies = in_time.best(plans[:3], lambda winner: [plans[11]])
+    assert (winner.id, [other.id for other in others]) == (2, [11])
+    assert [each.median_ms for each in latencies] == [10.2, 5.0, 3.1], "all of one timing"
 
 
 @pytest.mark.usefixtures("cluster")

@@ -153,24 +153,22 @@ def test_a_search_that_is_to_stop_hears_what_runs_and_asks_for_no_more() -> None
     assert search.ranked(lambda widths: True) == [running]
 
 
-def test_networks_are_wanted_while_they_may_be_parents_or_are_the_best() -> None:
+def test_networks_are_wanted_while_they_may_be_parents() -> None:
     kind = searcher()
     kind.expect_training()
     search = RecordedSearch(kind, ListLog(), describe, Limits(max_trials=40))
     proposals: list[Proposal] = []
     while not isinstance(answer := search.ask(), Done):
         assert isinstance(answer, Proposal)
-        assert answer.parent is None or answer.parent in search.wanted(lambda widths: False)
+        assert answer.parent is None or answer.parent in search.wanted()
         search.tell(answer.id, result(answer.widths))
         proposals.append(answer)
     newest = max(proposal.parent or 0 for proposal in proposals)
     assert newest > 10
-    assert search.wanted(lambda widths: False) == set(range(newest, len(proposals)))
-    first = proposals[0]
-    assert search.wanted(lambda widths: widths == first.widths) == {0, *range(newest, len(proposals))}
+    assert search.wanted() == set(range(newest, len(proposals)))
     plain = RecordedSearch(searcher(), ListLog(), describe, Limits(max_trials=40))
     run(plain)
-    assert len(plain.wanted(lambda widths: sum(widths) <= 30)) == 1, "without parents the best alone"
+    assert plain.wanted() == set(), "no trial starts from another"
 
 
 def test_the_best_come_first_and_fit_the_budget_and_of_equals_the_earlier() -> None:

@@ -1,0 +1,1 @@
+"""Published experiments of three pruning methods, done again with this library as a user would."""

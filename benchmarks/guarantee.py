@@ -130,7 +130,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--allowed", type=float, default=0.01, help="constraint.max_metric_drop")
-    parser.add_argument("--confirm", type=int, default=400, help="test images, which confirm")
+    parser.add_argument("--confirm", type=int, default=800, help="test images, which confirm")
     parser.add_argument("--searcher", default="auto")
     parser.add_argument("--max-trials", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=10, help="recovery.final_epochs")

@@ -104,7 +104,7 @@ def _recalled(session: Session, job: Job, summary: Summary) -> bool:
         return False
     summary.best, summary.front = known.best, known.front
     if known.sequence < job.sequence:
-        cost = _cost(metric)
+        cost: Column = cost_column(metric)
         since = (Trial.job_id == job.id, Trial.told_sequence > known.sequence, Trial.told_sequence <= job.sequence)
         told: Iterator[Any] = iter(session.execute(select(*_SCORED, cost).where(*since, Trial.state == "succeeded")))
         new = [(trial[-1], Scored(*trial[:-1])) for trial in told]
@@ -133,7 +133,7 @@ def _work_out(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary
             _add_by_hand(session, alike, found)
             continue
         ids = [job.id for job in alike]
-        cost = _cost(metric)
+        cost: Column = cost_column(metric)
         for job_id, *row in session.execute(_best(ids, cost)):
             found[job_id].best = Scored(*row)
         for job_id, *row in session.execute(_front(ids, cost)):
@@ -143,10 +143,9 @@ def _work_out(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary
             found[job.id].best = _smallest(session, job, job.spec["constraint"]["max_metric_drop"])
 
 
-def _cost(metric: str) -> Column:
-    """What a trial costs in a budget's metric."""
-    found: Column = Trial.latency_ns if metric == LATENCY_MS else getattr(Trial, metric)
-    return found
+def cost_column(metric: str) -> Any:
+    """The column of trials that holds what a budget's metric counts; of sparsity the plan, in which it is."""
+    return getattr(Trial, {LATENCY_MS: "latency_ns", SPARSITY: "plan"}.get(metric, metric))
 
 
 def _minimises(job: Job) -> bool:

@@ -14,9 +14,10 @@ from service.database.tables import Job, Trial, utc_now
 from service.jobs.figures import limit_of
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import JobView
+from service.jobs.summary import cost_column
 from service.jobs.views import job_view
 from service.texts import UNITS
-from service.web.costs import cost_column, in_unit, within
+from service.web.costs import in_unit, within
 from service.web.listing import Line, described
 from workers.tasks import METRICS
 

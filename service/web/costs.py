@@ -11,16 +11,12 @@ from sqlalchemy.orm import Session
 
 from pruners.cost import NANOSECONDS, SPARSITY
 from service.database.tables import Trial
+from service.jobs.summary import cost_column
 from workers.spec import LATENCY_MS
 
 
-def cost_column(metric: str) -> Any:
-    """The column that holds it; ``in_unit`` makes it a figure."""
-    return getattr(Trial, {LATENCY_MS: "latency_ns", SPARSITY: "plan"}.get(metric, metric))
-
-
 def in_unit(metric: str) -> Callable[[Any], float | None]:
-    """From what that column holds to the figure."""
+    """From what ``cost_column`` holds to the figure."""
     if metric == SPARSITY:
         return lambda plan: float(sum(plan["widths"].values()))
     if metric == LATENCY_MS:

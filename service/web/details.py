@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import func, select
 
+from pruners.cost import SPARSITY
 from service.database import Database
 from service.database.tables import Dataset, Event, Job, Model, Trial
 from service.jobs.figures import figure, limit_of, limits_of
@@ -16,6 +17,7 @@ from service.jobs.layers import LayerWidth, layer_widths
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import CheckpointView, EventView, JobView, TrialView
 from service.jobs.states import ENDS, LIVE, UNWANTED, State
+from service.jobs.summary import cost_column
 from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
 from service.texts import UNITS
 from service.web.costs import Best, best_within
@@ -118,8 +120,8 @@ def _order(order: Order, view: JobView) -> Sequence[Any]:
     if order == "score":
         return (Trial.score.is_(None), Trial.score.desc(), Trial.number)
     if order == "cost":
-        column = {"latency_ms": "latency_ns", "sparsity": "params"}.get(view.spec.metric, view.spec.metric)
-        return (getattr(Trial, column).is_(None), getattr(Trial, column), Trial.number)
+        column = Trial.params if view.spec.metric == SPARSITY else cost_column(view.spec.metric)
+        return (column.is_(None), column, Trial.number)
     return (Trial.number.desc(),)
 
 

@@ -18,7 +18,8 @@ from service.database.tables import Job, Model, Trial
 from service.jobs.figures import limit_of
 from service.jobs.schemas import JobView
 from service.jobs.sensitivity import curves, searched_groups
-from service.web.costs import cost_column, in_unit
+from service.jobs.summary import cost_column
+from service.web.costs import in_unit
 from workers.tasks import METRICS
 
 LINES = 240  # trials side by side

@@ -11,8 +11,9 @@ from service.database import Database
 from service.database.tables import Job, Model, Trial
 from service.jobs.figures import limits_of
 from service.jobs.schemas import JobView
+from service.jobs.summary import cost_column
 from service.texts import UNITS
-from service.web.costs import best_within, cost_column, in_unit
+from service.web.costs import best_within, in_unit
 from workers.tasks import METRICS
 
 COLUMNS = ("number", "score", "metric", "cost", "started", "finished", "worker", "failed")

@@ -73,6 +73,8 @@ def _clone(module: nn.Module, cut: dict[int, Tensor]) -> nn.Module:
         name: None if value is None else cut[id(value)] for name, value in module._parameters.items()
     }
     clone.__dict__["_buffers"] = {name: None if value is None else cut[id(value)] for name, value in module._buffers.items()}
+    # As a deep copy's: whoever watches the one by a hook does not watch the other.
+    clone.__dict__.update({name: value.copy() for name, value in vars(clone).items() if name.endswith("_hooks")})
     clone.__dict__["_modules"] = {name: child and _clone(child, cut) for name, child in module._modules.items()}
     return clone
 

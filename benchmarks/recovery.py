@@ -46,7 +46,7 @@ def train(model: Path, data: Path, plan: Result, epochs: int, recipe: dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         FineTuning(
             network,
-            evaluator.trainer(network),
+            evaluator.trainer(pruned),
             lambda module: evaluator.quality(module, splits.search),
             evaluator.passes.objective,
             spec.recovery,

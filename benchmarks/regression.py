@@ -84,11 +84,12 @@ def correlations(kind: type[DigitsResNet], seed: int, plans: int) -> dict[str, A
     space, dense = evaluator.space(), _outputs(evaluator.dense, data.search)
     plain, best, cut, tuned = ([] for _ in range(4))
     for _ in range(plans):
-        network = evaluator.prune(space.project(draw.uniform(0.2, 1, len(space.groups)).tolist())).network
+        pruned = evaluator.prune(space.project(draw.uniform(0.2, 1, len(space.groups)).tolist()))
+        network = pruned.network
         plain.append(-evaluator.quality(network, data.search).divergence)
         best.append(-_at_its_best(_outputs(network, data.search), dense))
         cut.append(-evaluator.quality(network, data.test).metric)
-        trainer = evaluator.trainer(network)
+        trainer = evaluator.trainer(pruned)
         short_tune(trainer, _TUNING_EPOCHS * trainer.steps)
         tuned.append(-evaluator.quality(network, data.test).metric)
     errors = {"cut": cut, "tuned": tuned}

@@ -105,7 +105,7 @@ class Setting:
             assert pruned is not None
             scores.append(outcome.score)
             before.append(self._accuracy(pruned.network))
-            trainer = self.evaluator.trainer(pruned.network)
+            trainer = self.evaluator.trainer(pruned)
             short_tune(trainer, _TUNING_EPOCHS * trainer.steps)
             after.append(self._accuracy(pruned.network))
         return {"scores": scores, "accuracy": before, "tuned_accuracy": after}

@@ -98,9 +98,10 @@ def run(model: Path, data: Path, method: Method, ratio: float, seed: int, max_tr
     start = time.process_time()
 
     def trained(more: int) -> float:
-        network = evaluator.restored(winner.state()).network
+        restored = evaluator.restored(winner.state())
+        network = restored.network
         if more:
-            short_tune(evaluator.trainer(network, winner.steps), more)
+            short_tune(evaluator.trainer(restored), more)
             evaluator.recalibrate(network)
         return evaluator.quality(network, splits.test).metric
 

@@ -25,7 +25,7 @@ from pruners.cost import METRICS, CostModel
 from pruners.criteria.base import CRITERIA, Calibrated, Criterion
 from pruners.criteria.l2_filter import L2Filter
 from pruners.graph.check import traced
-from pruners.graph.groups import Coupling
+from pruners.graph.groups import Coupling, Indices
 from pruners.graph.modules import build_module
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
@@ -37,6 +37,7 @@ from searchers.space import SearchSpace
 from workers.constraint import drop_bound
 from workers.data import Split, Splits
 from workers.device import CPU, moved
+from workers.features import Inputs, kept_inputs
 from workers.inspection import describe_groups
 from workers.log import Plan
 from workers.passes import Passes, Race
@@ -202,14 +203,15 @@ class Evaluator:
         small = shrink(module, coupling, keep)
         if schedule is None and source.found.moments is not None:
             reconstruct(small, module, coupling, keep, source.found.moments)
+        kept = [had[stay] for had, stay in zip(source.pruned.keep, keep, strict=True)]
         if self._spec.recovery.short_steps or training is not None:  # most trials train nothing, and need no optimiser
-            trainer = self.trainer(small, steps)
+            trainer = self.trainer(Pruned(small, kept, steps))
             more = self._spec.recovery.short_steps + (0 if training is None else training.retrain * trainer.steps)
             if more:
                 short_tune(trainer, more)
             steps = trainer.done
         self.recalibrate(small)
-        return Pruned(small, [had[kept] for had, kept in zip(source.pruned.keep, keep, strict=True)], steps)
+        return Pruned(small, kept, steps)
 
     def restored(self, state: State) -> Pruned:
         """The network whose ``Pruned.state`` this is."""
@@ -218,23 +220,25 @@ class Evaluator:
         network.load_state_dict(state["weights"])
         return Pruned(network, keep, state["steps"])
 
-    def trainer(self, module: fx.GraphModule, done: int = 0) -> Trainer:
-        """What trains a network on the training images, towards the dense one's outputs if the job distills.
-
-        ``done`` says for how many steps it was trained before.
-        """
+    def trainer(self, pruned: Pruned) -> Trainer:
+        """What trains a network on the training images, towards the dense one's outputs if the job distills."""
         recovery = self._spec.recovery
-        module = moved(module, self.passes.device)
+        module = moved(pruned.network, self.passes.device)
         return Trainer(
             *(module, self._teacher, self._data.train, self.passes.objective, recovery.recipe),
             distill=recovery.distill,
             seed=self._spec.seed,
-            done=done,
+            inputs=self._inputs(pruned.keep),
+            done=pruned.steps,
         )
 
     @cached_property
     def _teacher(self) -> Teacher:
-        return Teacher(self.passes.dense, self._data.train, self.passes.layout)
+        return Teacher(self.passes.dense, self._data.train, self.passes.layout, self._inputs(self._dense.pruned.keep))
+
+    def _inputs(self, keep: Sequence[Indices]) -> Mapping[str, Inputs]:
+        """What a network that kept these channels learns beside the dense one's outputs."""
+        return kept_inputs(self.dense, self.coupling, keep) if self._spec.recovery.recipe.features else {}
 
     def _from(self, start: Pruned) -> _Source:
         if self._latest.pruned is not start:
@@ -262,7 +266,7 @@ class Evaluator:
         module = shrink(source.pruned.network, coupling, [np.arange(len(group.classes)) for group in coupling.prunable])
         layers = coupling.layer_widths(widths)
         sparsity = {layer: 1 - kept / dense for layer, (kept, dense) in layers.items() if kept < dense}
-        trainer = self.trainer(module, source.pruned.steps)
+        trainer = self.trainer(replace(source.pruned, network=module))
         schedule.run(Task(module, sparsity, trainer, report))
         remove_masks(module)
         return module, trainer.done

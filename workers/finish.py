@@ -46,7 +46,7 @@ def finished(
     if epochs:
         FineTuning(
             network,
-            evaluator.trainer(network, pruned.steps),
+            evaluator.trainer(pruned),
             lambda module: evaluator.quality(module, splits.search),
             evaluator.passes.objective,
             spec.recovery.model_copy(update={"final_epochs": epochs}),

@@ -171,6 +171,12 @@ class Recipe(Strict):
     augment: tuple[Literal["flips", "crops"], ...] = Field(
         (), description="Training images are mirrored at random, or shifted by up to an eighth of their size."
     )
+    features: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the loss that pulls what each layer takes in towards what it takes in in the dense network; of "
+        "distillation alone.",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of a label that is spread over all classes.")
     average: float = Field(
         0.0,
@@ -208,6 +214,14 @@ class Recovery(Strict):
     )
     distill: bool = Field(True, description="Train towards the dense network's outputs, not the labels alone.")
     recipe: Recipe = Recipe()
+
+    @model_validator(mode="after")
+    def _features_are_distilled(self) -> Self:
+        if self.recipe.features and not self.distill:
+            raise ValueError(
+                f"recipe.features {self.recipe.features} are the dense network's: set distill to true, or take it out"
+            )
+        return self
 
 
 class Limits(Strict):

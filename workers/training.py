@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 from workers.data import Split, as_input
 from workers.device import CPU, Fitting, pieces, sent
+from workers.features import Inputs, feature_loss, telling
 from workers.quality import Objective
 from workers.spec import Recipe
 from workers.teacher import Teacher
@@ -48,6 +49,7 @@ class Trainer:
         distill: learn from the dense network's outputs, and a little from the labels; otherwise from the labels alone. Without
             labels there are those outputs alone.
         seed: of the order of the images, and of dropout.
+        inputs: by layer, for the features that the recipe wants learned; the teacher tells of the same layers.
         done: steps that the network was trained for before; what follows sees other images.
 
     Attributes:
@@ -58,7 +60,7 @@ class Trainer:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: fx.GraphModule,
         teacher: Teacher,
         train: Split,
         objective: Objective,
@@ -66,9 +68,12 @@ class Trainer:
         *,
         distill: bool,
         seed: int,
+        inputs: Mapping[str, Inputs] | None = None,
         done: int = 0,
     ) -> None:
         self._module = module
+        self._inputs = inputs or {}
+        self._telling = telling(module, self._inputs)
         self._teacher = teacher
         self._train = train
         self._objective = objective
@@ -100,7 +105,8 @@ class Trainer:
         """
         self._module.train()
         # What few steps see is asked for as they come. Whole passes ask for the same again and again, unless images change.
-        known = self._teacher.answers if self._learns_answers and steps >= self.steps and not self._recipe.augment else None
+        asked = not self._learns_answers or steps < self.steps or self._recipe.augment or self._inputs
+        known = None if asked else self._teacher.answers
         losses, images = list[tuple[Tensor, int]](), 0
         devices = [] if self._device == CPU else [self._device]
         with torch.random.fork_rng(devices):  # which dropout draws from: alike, whatever this process did before
@@ -170,12 +176,14 @@ class Trainer:
         return total
 
     def _loss(self, images: Tensor, labels: Tensor | None, wanted: Tensor | None) -> Tensor:
-        outputs = self._module(images)
+        outputs, found = self._telling(images)
         right = None if labels is None else self._objective.loss(outputs, labels, self._recipe.label_smoothing)
         if right is not None and not self._learns_answers:
             return right
-        soft = self._objective.soft_loss(outputs, self._teacher(images) if wanted is None else wanted)
-        return soft if right is None else _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * right
+        answers, inputs = self._teacher(images) if wanted is None else (wanted, ())
+        soft = self._objective.soft_loss(outputs, answers)
+        loss = soft if right is None else _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * right
+        return loss + self._recipe.features * feature_loss(found, inputs, self._inputs) if self._inputs else loss
 
 
 def short_tune(trainer: Trainer, steps: int) -> None:

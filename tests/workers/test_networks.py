@@ -93,7 +93,7 @@ def test_a_schedule_trains_what_its_parent_left(files: tuple[Path, Path]) -> Non
     child = evaluator.prune(share(evaluator, 0.5), parent, training, reports.append)
     assert len(reports) == 2
     assert all(set(few) < set(many) for few, many in zip(child.keep, parent.keep, strict=True))
-    assert child.steps == 3 * evaluator.trainer(child.network).steps
+    assert child.steps == 3 * evaluator.trainer(child).steps
 
 
 def test_networks_are_kept_found_again_and_made_again(trains: Evaluator, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_values_are_pruned_trained_and_reported(regression: tuple[Path, Splits])
     assert outcome.score is not None
     assert outcome.score < -0.01
     before = evaluator.quality(pruned.network, data.test)
-    short_tune(evaluator.trainer(pruned.network), 30)
+    short_tune(evaluator.trainer(pruned), 30)
     after = evaluator.quality(pruned.network, data.test)
     assert after.metric < before.metric
     assert after.divergence < before.divergence
@@ -224,7 +224,7 @@ def test_a_custom_task_is_reported_and_trained_by_its_code(tmp_path: Path, with_
     assert not [outcome.error for outcome in outcomes if outcome.error]
     if not with_loss:  # the criterion follows the dense network's answers, and training its outputs
         assert custom.passes.objective.learns_labels is False
-    trainer = custom.trainer(custom.prune([6, 6]).network)
+    trainer = custom.trainer(custom.prune([6, 6]))
     labels = torch.tensor(data.train.y[:20])
     outputs = custom.dense(torch.tensor(data.train.x[:20])).detach()
     expected = nn.functional.multi_margin_loss if with_loss else nn.functional.cross_entropy

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, fx
 
+from pruners.graph.trace import trace
 from tests.exporting import load
 from tests.networks import CifarResNet, randomise
 from workers.data import Split, Splits
+from workers.features import kept_inputs
 from workers.fine_tuning import FineTuning
 from workers.passes import Passes
 from workers.spec import Recovery
@@ -51,11 +53,15 @@ class Job:
                 parameter.add_(0.05 * torch.randn(parameter.shape))
         self.recovery = Recovery.model_validate({"final_epochs": 4, **recovery})
         self.passes = Passes(dense, splits, 0)
+        coupling = trace(dense)
+        everything = [np.arange(len(group.classes)) for group in coupling.prunable]
+        inputs = kept_inputs(dense, coupling, everything) if self.recovery.recipe.features else {}
         self.trainer = Trainer(
-            *(self.network, Teacher(dense, splits.train, self.passes.layout), splits.train),
+            *(self.network, Teacher(dense, splits.train, self.passes.layout, inputs), splits.train),
             *(self.passes.objective, self.recovery.recipe),
             distill=self.recovery.distill,
             seed=0,
+            inputs=inputs,
         )
         self.said: list[dict[str, Any]] = []
         self.file = folder / "0.tuned"
@@ -83,6 +89,7 @@ RECIPES = [
     {},
     {"optimizer": "adamw", "warmup": 0.2},
     {"augment": ["flips", "crops"], "average": 0.9, "label_smoothing": 0.1},
+    {"features": 1.0},
 ]
 
 

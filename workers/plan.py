@@ -22,6 +22,7 @@ from searchers.guarantee import MOST_SIZES, Guaranteed
 from searchers.sizes import EveryBudget
 from searchers.space import Budget, Group, SearchSpace
 from workers.spec import LATENCY_MS, JobSpec, LayerRule
+from workers.spec import Budget as Stated
 
 RUNS_SCHEDULES = "fixed"
 """The searcher whose one trial may be a training."""
@@ -84,14 +85,16 @@ def sizes_of(space: SearchSpace, spec: JobSpec) -> list[SearchSpace]:
 
 
 def budgets_of(spec: JobSpec, dense: int) -> list[Budget]:
-    """The loosest first; one that states no limit is met by any network that is smaller than the dense one."""
-    budgets = [
-        Budget(each.metric, dense - 1)
-        if each.open
-        else Budget.of(each.metric, dense, ratio=each.ratio, maximum=None if each.max is None else int(each.max))
-        for each in spec.budgets
-    ]
-    return sorted(budgets, key=lambda budget: -budget.limit)
+    """The loosest first."""
+    return sorted((budget_of(stated, dense) for stated in spec.budgets), key=lambda budget: -budget.limit)
+
+
+def budget_of(stated: Stated, dense: int) -> Budget:
+    """A budget on a network of that cost; one that states no limit is met by any that is smaller."""
+    if stated.open:
+        return Budget(stated.metric, dense - 1)
+    maximum = None if stated.max is None else int(stated.max)
+    return Budget.of(stated.metric, dense, ratio=stated.ratio, maximum=maximum)
 
 
 def _in_time(groups: Sequence[Group], cost: CostModel, spec: JobSpec) -> Budget:

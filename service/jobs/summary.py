@@ -17,14 +17,16 @@ from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pruners.cost import SPARSITY
-from service.database.tables import Job, Trial
-from workers.spec import LATENCY_MS
+from service.database.tables import Job, Model, Trial
+from service.texts import limit_text
+from workers.plan import budget_of
+from workers.spec import LATENCY_MS, JobSpec
 
 Column: TypeAlias = "InstrumentedAttribute[int] | InstrumentedAttribute[int | None]"
 
 
 class Scored(NamedTuple):
-    """A trial that succeeded."""
+    """A trial that succeeded; ``cost`` is what it costs in the budgets' metric, of latency in nanoseconds."""
 
     number: int
     score: float
@@ -33,9 +35,14 @@ class Scored(NamedTuple):
     params: int
     size_bytes: int | None
     latency_ns: int | None
+    cost: int
 
 
-_Costly: TypeAlias = "tuple[int, Scored]"  # with what it costs in the budget's metric
+class Limit(NamedTuple):
+    """A budget: as it was stated, in words, and the most that a network may cost, in the unit of ``Scored.cost``."""
+
+    text: str
+    most: int
 
 
 @dataclass
@@ -44,13 +51,20 @@ class Summary:
 
     Attributes:
         counts: by state.
-        best: the highest score within the budget, of equals the earliest.
-        front: those that no other one beats in both score and cost, by rising cost in the budget's metric.
+        limits: the budgets, the largest first; none before milliseconds are timed.
+        bests: within each of these, the highest score so far, of equals the earliest.
+        front: those that no other one beats in both score and cost, by rising cost in the budgets' metric.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
-    best: Scored | None = None
+    limits: Sequence[Limit] = ()
+    bests: list[Scored | None] = field(default_factory=list)
     front: list[Scored] = field(default_factory=list)
+
+    @property
+    def best(self) -> Scored | None:
+        """Of the largest budget."""
+        return self.bests[0] if self.bests else None
 
 
 REMEMBERED = 1000  # jobs, of some kilobytes each: what a few users look at
@@ -58,11 +72,11 @@ REMEMBERED = 1000  # jobs, of some kilobytes each: what a few users look at
 
 @dataclass(frozen=True)
 class _Known:
-    """What was worked out for a job: of all trials told up to ``sequence``, under a budget of ``limit``."""
+    """What was worked out for a job: of all trials told up to ``sequence``, under these budgets."""
 
     sequence: int
-    limit: int | None
-    best: Scored | None
+    limits: Sequence[Limit]
+    bests: list[Scored | None]
     front: list[Scored]
 
 
@@ -87,7 +101,8 @@ def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
     _work_out(session, [job for job in jobs if not _recalled(session, job, found[job.id])], found)
     with _turn:
         for job in jobs:
-            _remembered[job.id] = _Known(job.sequence, job.budget_limit, found[job.id].best, found[job.id].front)
+            summary = found[job.id]
+            _remembered[job.id] = _Known(job.sequence, summary.limits, summary.bests, summary.front)
         while len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)
     return found
@@ -97,50 +112,75 @@ def _recalled(session: Session, job: Job, summary: Summary) -> bool:
     """Fills in what is remembered, and what was told since; whether anything is."""
     with _turn:
         known = _remembered.pop(job.id, None)  # to be put back as the latest
-    if known is None or known.limit != job.budget_limit or known.sequence > job.sequence:
+    if known is None or [limit.most for limit in known.limits[:1]] != _largest(job) or known.sequence > job.sequence:
         return False
     metric = _budget(job).get("metric", "macs")
     if known.sequence < job.sequence and (metric == SPARSITY or _minimises(job)):
         return False
-    summary.best, summary.front = known.best, known.front
+    summary.limits, summary.bests, summary.front = known.limits, known.bests, known.front
     if known.sequence < job.sequence:
         cost: Column = cost_column(metric)
         since = (Trial.job_id == job.id, Trial.told_sequence > known.sequence, Trial.told_sequence <= job.sequence)
         told: Iterator[Any] = iter(session.execute(select(*_SCORED, cost).where(*since, Trial.state == "succeeded")))
-        new = [(trial[-1], Scored(*trial[:-1])) for trial in told]
-        old = [(getattr(trial, cost.key), trial) for trial in summary.front]
-        _add(summary, old, new, job.budget_limit)
+        _add(summary, [Scored(*trial) for trial in told])
     return True
 
 
-def _add(summary: Summary, front: Sequence[_Costly], told: Sequence[_Costly], limit: int | None) -> None:
+def _largest(job: Job) -> list[int]:
+    """The most that a network may cost under the largest budget; nothing while it is not timed."""
+    return [] if job.budget_limit is None else [job.budget_limit]
+
+
+def _add(summary: Summary, told: Sequence[Scored]) -> None:
     """Adds trials that succeeded to what is there, as the queries would have."""
-    within = [trial for cost, trial in told if limit is not None and cost <= limit]
-    best = [] if summary.best is None else [summary.best]
-    summary.best = max([*best, *within], key=lambda trial: (trial.score, -trial.number), default=None)
-    summary.front = []
-    for _, trial in sorted([*front, *told], key=lambda entry: (entry[0], -entry[1].score, entry[1].number)):
+    summary.bests = [
+        max(
+            [*([] if best is None else [best]), *(trial for trial in told if trial.cost <= limit.most)],
+            key=lambda trial: (trial.score, -trial.number),
+            default=None,
+        )
+        for limit, best in zip(summary.limits, summary.bests, strict=True)
+    ]
+    front, summary.front = summary.front, []
+    for trial in sorted([*front, *told], key=lambda trial: (trial.cost, -trial.score, trial.number)):
         if not summary.front or trial.score > summary.front[-1].score:
             summary.front.append(trial)
+
+
+def _limits(session: Session, job: Job) -> list[Limit]:
+    budgets = job.spec["budget"]
+    if not isinstance(budgets, list) or len(budgets) == 1:
+        return [Limit(limit_text(_budget(job)), most) for most in _largest(job)]
+    spec, model = JobSpec.model_validate(job.spec), session.get_one(Model, job.model_id).inspection
+    dense = sum(layer["weights"] for layer in model["layers"]) if spec.metric == SPARSITY else model[spec.metric]
+    limits = [Limit(limit_text(budget.model_dump()), budget_of(budget, dense).limit) for budget in spec.budgets]
+    return sorted(limits, key=lambda limit: -limit.most)
 
 
 def _work_out(session: Session, jobs: Sequence[Job], found: Mapping[str, Summary]) -> None:
     by_metric: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         by_metric[_budget(job).get("metric", "macs")].append(job)
+        summary = found[job.id]
+        summary.limits = _limits(session, job)
+        summary.bests = [None] * len(summary.limits)
     for metric, alike in by_metric.items():
         if metric == SPARSITY:
             _add_by_hand(session, alike, found)
             continue
         ids = [job.id for job in alike]
         cost: Column = cost_column(metric)
-        for job_id, *row in session.execute(_best(ids, cost)):
-            found[job_id].best = Scored(*row)
+        for job_id, *row in session.execute(_best(ids, cost, Job.budget_limit)):
+            found[job_id].bests[0] = Scored(*row)
+        for job_id in ids:
+            for place, limit in enumerate(found[job_id].limits[1:], start=1):
+                for _, *row in session.execute(_best([job_id], cost, limit.most)):
+                    found[job_id].bests[place] = Scored(*row)
         for job_id, *row in session.execute(_front(ids, cost)):
             found[job_id].front.append(Scored(*row))
     for job in jobs:
         if _minimises(job):
-            found[job.id].best = _smallest(session, job, job.spec["constraint"]["max_metric_drop"])
+            found[job.id].bests = [_smallest(session, job, job.spec["constraint"]["max_metric_drop"])]
 
 
 def cost_column(metric: str) -> Any:
@@ -166,16 +206,17 @@ def _smallest(session: Session, job: Job, most_drop: float) -> Scored | None:
     metric = _budget(job).get("metric", "macs")
     if metric == SPARSITY:
         return None
-    kept = select(*_SCORED).where(Trial.job_id == job.id, Trial.state == "succeeded", Trial.metric_drop <= most_drop)
-    rows: Iterator[Any] = iter(session.execute(kept.order_by(getattr(Trial, metric), Trial.number).limit(1)))
+    cost, keeps = cost_column(metric), Trial.metric_drop <= most_drop
+    kept = select(*_SCORED, cost).where(Trial.job_id == job.id, Trial.state == "succeeded", keeps)
+    rows: Iterator[Any] = iter(session.execute(kept.order_by(cost, Trial.number).limit(1)))
     return next((Scored(*row) for row in rows), None)
 
 
-def _best(ids: Sequence[str], cost: Column) -> Select[Any]:
+def _best(ids: Sequence[str], cost: Column, limit: Any) -> Select[Any]:
     """Scores over the budget would mislead: the less a trial prunes, the better it scores."""
     place = func.row_number().over(partition_by=Trial.job_id, order_by=(Trial.score.desc(), Trial.number)).label("place")
-    ranked = select(Trial.job_id, *_SCORED, place).join(Job, Job.id == Trial.job_id)
-    table = ranked.where(Trial.job_id.in_(ids), Trial.state == "succeeded", cost <= Job.budget_limit).subquery()
+    ranked = select(Trial.job_id, *_SCORED, cost.label("cost"), place).join(Job, Job.id == Trial.job_id)
+    table = ranked.where(Trial.job_id.in_(ids), Trial.state == "succeeded", cost <= limit).subquery()
     return select(*[column for column in table.c if column.key != "place"]).where(table.c.place == 1)
 
 
@@ -183,9 +224,9 @@ def _front(ids: Sequence[str], cost: Column) -> Select[Any]:
     """A trial is on it if it scores higher than all that come before it: the cheapest first, of equals the best."""
     order = (cost, Trial.score.desc(), Trial.number)
     before = func.max(Trial.score).over(partition_by=Trial.job_id, order_by=order, rows=(None, -1)).label("before")
-    rows = select(Trial.job_id, *_SCORED, before, cost.label("cost"))
+    rows = select(Trial.job_id, *_SCORED, cost.label("cost"), before)
     table = rows.where(Trial.job_id.in_(ids), Trial.state == "succeeded").subquery()
-    shown = [column for column in table.c if column.key not in ("before", "cost")]
+    shown = [column for column in table.c if column.key != "before"]
     better = (table.c.before.is_(None)) | (table.c.score > table.c.before)
     return select(*shown).where(better).order_by(table.c.job_id, table.c.cost)
 
@@ -194,5 +235,5 @@ def _add_by_hand(session: Session, jobs: Sequence[Job], found: Mapping[str, Summ
     """Of jobs of sparsity, whose cost, the weights that stay, is in the plans alone; they try few."""
     for job in jobs:
         rows = session.execute(select(*_SCORED, Trial.plan).where(Trial.job_id == job.id, Trial.state == "succeeded"))
-        costly = [(sum(plan["widths"].values()), Scored(*scored)) for *scored, plan in rows]
-        _add(found[job.id], [], costly, job.budget_limit)
+        costly = ([*scored, sum(plan["widths"].values())] for *scored, plan in rows)
+        _add(found[job.id], [Scored(*trial) for trial in costly])

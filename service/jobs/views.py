@@ -92,6 +92,21 @@ def trial_view(trial: Trial) -> TrialView:
     )
 
 
+def best_trial(job: JobView) -> int | None:
+    """That of the best network of the largest budget: the one that was kept, once the job has succeeded."""
+    return job.progress.best_trial if job.best is None else job.best.trial
+
+
+def best_trials(job: JobView, summary: Summary) -> list[int | None]:
+    """By budget, the largest first, that of the best network so far."""
+    return [best_trial(job), *(best and best.number for best in summary.bests[1:])]
+
+
+def kept_figures(job: Job) -> list[Figures]:
+    """Of all networks that a job kept, the best one first."""
+    return [Figures.model_validate(figures) for figures in job.kept or ([] if job.best is None else [job.best])]
+
+
 def event_view(event: Event) -> EventView:
     """An event."""
     return EventView(id=event.id, type=event.type, data=event.data, created_at=event.created_at)

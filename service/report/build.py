@@ -7,20 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import accumulate
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from pruners.cost import SPARSITY
 from service.database.tables import Dataset, Event, Model, Trial
-from service.jobs.figures import figure
+from service.jobs.figures import difference, figure, stated
 from service.jobs.layers import layer_widths
 from service.jobs.schemas import CheckpointView, Figures, JobView
 from service.jobs.sensitivity import curves, searched_groups
-from service.jobs.views import milliseconds
+from service.jobs.summary import Summary
+from service.jobs.views import best_trials, milliseconds
 from service.report.charts import Chart, Data, chart, short
-from service.texts import UNITS, limit_text
-from workers.spec import LATENCY_MS, Budget
+from service.texts import UNITS
+from workers.spec import LATENCY_MS
 from workers.tasks import METRICS
 
 _MOST_DOTS = 1500
@@ -30,32 +32,32 @@ _CURVES = 12  # sensitivity curves that can still be told apart
 
 def report(
     job: JobView,
+    summary: Summary,
     trials: Sequence[Trial],
     events: Sequence[Event],
     model: Model,
     dataset: Dataset,
-    limit: float | None,
     checkpoints: Sequence[CheckpointView],
 ) -> str:
     """The HTML document of a job that succeeded.
 
     Args:
         job: as the API shows it.
+        summary: what its trials add up to.
         trials: all of them.
         events: all that it said of its work.
         model, dataset: what was uploaded.
-        limit: the most that the network may cost (``service.jobs.figures.limit_of``).
         checkpoints: the networks that it kept.
     """
     metric = job.spec.metric
-    limit = limit or 0.0
+    limits = [stated(limit.most, metric) for limit in summary.limits]
     costs = {trial.number: _cost(trial, metric) for trial in trials}
     scored = [trial for trial in trials if trial.score is not None]
     best = next((trial for trial in trials if job.best is not None and trial.number == job.best.trial), None)
     charts = [
-        _pareto(job, scored, costs, limit, best),
-        _history(scored, costs, limit),
-        _training(events),
+        _pareto(job, scored, costs, limits, best_trials(job, summary)),
+        _history(scored, costs, limits),
+        _training(events, limits),
         _sensitivity(scored, model, metric == SPARSITY),
     ]
     page: str = _template().render(
@@ -63,18 +65,18 @@ def report(
         model=model,
         dataset=dataset,
         metric=UNITS[metric],
-        limit=f"{limit:,.4g}" if metric == LATENCY_MS else f"{limit:,.0f}",
+        limits="; ".join(f"{limit:,.4g}" if metric == LATENCY_MS else f"{limit:,.0f}" for limit in limits),
         speed=None if job.baseline is None or job.best is None else _speed(job.baseline, job.best),
         layers=[] if best is None else layer_widths(best),
         charts=[each for each in charts if each is not None],
-        sizes=_sizes(job, checkpoints, trials, costs),
+        sizes=_sizes(job, summary, checkpoints),
         guarantee=_guarantee(job, dataset),
         files=checkpoints[0].files if checkpoints else [],
         spec=json.dumps(_request(job), indent=2),
         versions={package: version(package) for package in ("secateur", "torch", "ray", "optuna")},
         short=short,
         figure=partial(figure, metric=job.metric.name),
-        difference=partial(_difference, job),
+        difference=partial(difference, metric=job.metric.name),
         apart=_apart,
     )
     return page
@@ -95,41 +97,22 @@ class Size:
     loss: str
 
 
-def _sizes(
-    job: JobView, checkpoints: Sequence[CheckpointView], trials: Sequence[Trial], costs: Mapping[int, float]
-) -> list[Size]:
+def _sizes(job: JobView, summary: Summary, checkpoints: Sequence[CheckpointView]) -> list[Size]:
     """The costliest first; none of a job that kept a single network."""
     if len(checkpoints) < 2 or job.baseline is None:
         return []
-    scores = {trial.number: (trial.score or 0.0, -trial.number) for trial in trials if trial.score is not None}
     asked: dict[int | None, list[str]] = {}
-    for budget in () if job.spec.minimises else job.spec.budgets:
-        keeping = [kept for kept in checkpoints if _keeps(budget, kept, costs)]
-        if keeping:
-            best = max(keeping, key=lambda kept: scores[kept.trial or 0])
-            asked.setdefault(best.trial, []).append(limit_text(budget.model_dump()))
+    for limit, best in () if job.spec.minimises else zip(summary.limits, best_trials(job, summary), strict=True):
+        asked.setdefault(best, []).append(limit.text)
     ordered = sorted(checkpoints, key=lambda kept: -kept.budget_ratio)
     return [Size(asked.get(kept.trial, []), kept, _lost(job, job.baseline, kept)) for kept in ordered]
-
-
-def _keeps(budget: Budget, kept: CheckpointView, costs: Mapping[int, float]) -> bool:
-    """Whether a network is within a budget with a limit; milliseconds as they were measured."""
-    if budget.max is not None:
-        return (kept.latency_ms if budget.metric == LATENCY_MS else costs[kept.trial or 0]) <= budget.max
-    ratio = budget.ratio or 1.0
-    return kept.budget_ratio <= (1 - ratio if budget.metric == SPARSITY else ratio)
 
 
 def _lost(job: JobView, dense: Figures, pruned: Figures) -> str:
     """How much worse the metric is; what it gained has a minus."""
     about = METRICS[job.metric.name]
     lost = dense.metric - pruned.metric if about.higher_is_better else pruned.metric - dense.metric
-    return _difference(job, lost)
-
-
-def _difference(job: JobView, value: float) -> str:
-    """Of two figures of the job's metric, for people: shares in points."""
-    return f"{100 * value:.2f} points".replace("-", "−") if METRICS[job.metric.name].share else f"{value:.4g}".replace("-", "−")
+    return difference(lost, job.metric.name)
 
 
 @dataclass(frozen=True)
@@ -153,9 +136,9 @@ def _guarantee(job: JobView, dataset: Dataset) -> Guarantee | None:
     if job.spec.constraint is None or job.baseline is None or job.best is None or job.best.max_drop is None:
         return None
     return Guarantee(
-        _difference(job, job.spec.constraint.max_metric_drop),
+        difference(job.spec.constraint.max_metric_drop, job.metric.name),
         _lost(job, job.baseline, job.best),
-        _difference(job, job.best.max_drop),
+        difference(job.best.max_drop, job.metric.name),
         dataset.inspection["splits"]["test"],
     )
 
@@ -199,7 +182,7 @@ def _speed(dense: Figures, pruned: Figures) -> str:
 
 
 def _pareto(
-    job: JobView, scored: Sequence[Trial], costs: Mapping[int, float], limit: float, best: Trial | None
+    job: JobView, scored: Sequence[Trial], costs: Mapping[int, float], limits: Sequence[float], best: Sequence[int | None]
 ) -> Chart | None:
     measured = [trial for trial in scored if trial.metric is not None]
     front = {point.trial for point in job.pareto}
@@ -219,37 +202,53 @@ def _pareto(
         [
             data("trial", "faint", _thinned([trial for trial in measured if trial.number not in front])),
             data("beaten by none", "strong", [trial for trial in measured if trial.number in front], line=True),
-            data("the winner", "winner", [best] if best is not None and best.metric is not None else []),
+            data("best within the budget", "winner", [trial for trial in measured if trial.number in best]),
         ],
-        [(limit, "budget")],
+        [(limit, short(limit) if len(limits) > 1 else "budget") for limit in limits],
     )
 
 
-def _history(scored: Sequence[Trial], costs: Mapping[int, float], limit: float) -> Chart | None:
-    within = sorted((trial for trial in scored if costs[trial.number] <= limit), key=lambda trial: trial.number)
-    best, steps = -float("inf"), []
-    for trial in within:
-        best = max(best, trial.score or 0.0)
-        steps.append((float(trial.number), best))
-    dots = _thinned(within)
+def _history(scored: Sequence[Trial], costs: Mapping[int, float], limits: Sequence[float]) -> Chart | None:
+    def within(limit: float) -> list[Trial]:
+        return sorted((trial for trial in scored if costs[trial.number] <= limit), key=lambda trial: trial.number)
+
+    def line(place: int, limit: float) -> Data:
+        scores = accumulate((trial.score or 0.0 for trial in within(limit)), max)
+        steps = [(float(trial.number), best) for trial, best in zip(within(limit), scores, strict=True)]
+        name, style = ("best so far", "strong") if len(limits) == 1 else (f"best within {short(limit)}", f"hue{place}")
+        return Data(name, style, steps, line=True, steps=True, dots=False)
+
+    dots = _thinned(within(max(limits, default=0.0)))
     return chart(
         "The search: the score of every trial within the budget, and the best so far",
         "trial",
         "score",
         [
             Data("trial", "faint", [(t.number, t.score or 0.0) for t in dots], [f"{t.number}: {t.note}" for t in dots]),
-            Data("best so far", "strong", steps, line=True, steps=True, dots=False),
+            *(line(place, limit) for place, limit in enumerate(limits)),
         ],
     )
 
 
-def _training(events: Sequence[Event]) -> Chart | None:
-    """The winner's fine-tuning, from what the job said of each epoch."""
-    told = [event.data for event in events if "loss" in event.data]
-    points = [(each["epoch"], each["loss"]) for each in told]
-    titles = [f"epoch {epoch}: {loss:.4f}" for epoch, loss in points]
-    loss = Data("loss", "strong", points, titles, line=True)
-    return chart("Fine-tuning of the winner", "epoch", "training loss", [loss], depths=True)
+def _training(events: Sequence[Event], limits: Sequence[float]) -> Chart | None:
+    """The fine-tuning of each budget's winner, the largest first, from what the job said of each epoch."""
+    runs: list[list[tuple[float, float]]] = []
+    for event in events:
+        if "loss" not in event.data:
+            continue
+        epoch, loss = event.data["epoch"], event.data["loss"]
+        if not runs or epoch <= runs[-1][-1][0]:
+            runs.append([])
+        runs[-1].append((epoch, loss))
+    # Budgets that share a winner, and epochs that were done again, have no run of their own.
+    names = [f"best within {short(limit)}" for limit in limits] if 1 < len(runs) == len(limits) else ["loss"] * len(runs)
+    losses = [
+        Data(
+            name, f"hue{place}" if len(runs) > 1 else "strong", run, [f"epoch {epoch}: {loss:.4f}" for epoch, loss in run], True
+        )
+        for place, (name, run) in enumerate(zip(names, runs, strict=True))
+    ]
+    return chart(f"Fine-tuning of the winner{'s' if len(limits) > 1 else ''}", "epoch", "training loss", losses, depths=True)
 
 
 def _sensitivity(scored: Sequence[Trial], model: Model, sparsity: bool) -> Chart | None:

@@ -9,7 +9,6 @@ from fastapi.responses import HTMLResponse
 
 from service.context import InContext
 from service.datasets.repository import datasets
-from service.jobs.figures import limit_of
 from service.jobs.repository import JobRepository
 from service.jobs.views import checkpoint_views, job_view
 from service.models.repository import models
@@ -26,16 +25,16 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 def get_report(job_id: str, context: InContext) -> HTMLResponse:
     """A job that succeeded as one HTML file that needs nothing else, to keep or to send. The `ETag` is its sha256."""
     jobs = JobRepository(context.database)
-    job = jobs.get(job_id)
+    job, summary = jobs.get_with_summary(job_id)
     if job.best is None:
         raise Conflict(f"Job {job.id} is {job.state} and has no report; it has one once it succeeded.")
     page = report(
-        job_view(job, jobs.summaries_of([job])[job.id]),
+        job_view(job, summary),
+        summary,
         jobs.trials_of([job]).get(job.id, []),
         jobs.progress_of(job.id),
         models(context.database).get(job.model_id),
         datasets(context.database).get(job.dataset_id),
-        limit_of(job),
         checkpoint_views(job, jobs.checkpoints(job.id)),
     )
     sha256 = hashlib.sha256(page.encode()).hexdigest()

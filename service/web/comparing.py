@@ -11,13 +11,13 @@ from sqlalchemy import select
 from pruners.errors import InvalidInput
 from service.database import Database
 from service.database.tables import Job, Trial, utc_now
-from service.jobs.figures import limit_of
+from service.jobs.figures import stated
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import JobView
-from service.jobs.summary import cost_column
+from service.jobs.summary import Summary, cost_column
 from service.jobs.views import job_view
 from service.texts import UNITS
-from service.web.costs import in_unit, within
+from service.web.costs import Size, in_unit, sizes, within
 from service.web.listing import Line, described
 from workers.tasks import METRICS
 
@@ -30,27 +30,33 @@ class Compared:
 
     Attributes:
         line: as in the list of jobs.
-        share: what its best network costs of the dense one, 0…1; ``None`` before there is one that is measured.
+        unit: of its budgets.
+        sizes: its budgets, the largest first, and the best network within each.
         seconds: from its start to its end, or up to now; ``None`` before it started.
     """
 
     line: Line
-    share: float | None
+    unit: str
+    sizes: list[Size]
     seconds: float | None
 
 
 def compared(database: Database, ids: Sequence[str]) -> list[Compared]:
     """These jobs, in that order; raises ``NotFound`` and ``InvalidInput``."""
     rows = _jobs(database, ids)
-    return [Compared(line, _share(line.job), _seconds(row)) for row, line in zip(rows, described(database, rows), strict=True)]
+    summaries = JobRepository(database).summaries_of(rows)
+    return [
+        Compared(line, UNITS[line.job.spec.metric], sizes(row, line.job, summaries[row.id]), _seconds(row))
+        for row, line in zip(rows, described(database, rows), strict=True)
+    ]
 
 
 def comparison(database: Database, ids: Sequence[str]) -> dict[str, Any]:
-    """What the plots show of each job: its front, its budget, and each trial within it that scored better than all before.
+    """What the plots show of each job: its front, and of each budget the trials within it that scored better than all before.
 
     ``last`` is how far the search is, on the axis of trials.
-    Costs are in the budgets' metric, or in MACs where jobs have unlike ones. Jobs that report unlike metrics have no plots:
-    ``title`` is null then.
+    Costs are in the budgets' metric, or in MACs where jobs have unlike ones; ``limit`` is null where a budget is not in it.
+    Jobs that report unlike metrics have no plots: ``title`` is null then.
     """
     rows = _jobs(database, ids)
     summaries = JobRepository(database).summaries_of(rows)
@@ -66,12 +72,14 @@ def comparison(database: Database, ids: Sequence[str]) -> dict[str, Any]:
             {
                 "id": view.id,
                 "name": view.name,
-                "steps": _steps(database, row, view),
+                "budgets": [
+                    {"limit": limit if view.spec.metric == cost else None, "text": text, "steps": steps}
+                    for limit, text, steps in _steps(database, view, summaries[view.id])
+                ],
                 "last": max(0, view.progress.finished - 1),
                 "front": _front(database, view, cost),
-                "limit": limit_of(row) if len(costs) == 1 else None,
             }
-            for row, view in zip(rows, views, strict=True)
+            for view in views
         ],
     }
 
@@ -84,21 +92,22 @@ def _jobs(database: Database, ids: Sequence[str]) -> list[Job]:
     return [jobs.get(job_id) for job_id in chosen]
 
 
-def _steps(database: Database, job: Job, view: JobView) -> list[dict[str, Any]]:
-    """Each trial within the budget that scored better than all with lower numbers."""
-    metric, limit, better = view.spec.metric, limit_of(job), -float("inf")
-    if limit is None:
+def _steps(database: Database, view: JobView, summary: Summary) -> list[tuple[float, str, list[dict[str, Any]]]]:
+    """Of each budget its limit, itself in words, and each trial within it that scored better than all with lower numbers."""
+    metric = view.spec.metric
+    cost, limits = in_unit(metric), [stated(limit.most, metric) for limit in summary.limits]
+    if not limits:
         return []
-    cost = in_unit(metric)
     scored = select(Trial.number, Trial.score, Trial.metric, cost_column(metric))
-    scored = scored.where(Trial.job_id == job.id, Trial.state == "succeeded").order_by(Trial.number)
-    steps: list[dict[str, Any]] = []
+    scored = scored.where(Trial.job_id == view.id, Trial.state == "succeeded").order_by(Trial.number)
+    better, steps = [-float("inf") for _ in limits], [list[dict[str, Any]]() for _ in limits]
     with database.read() as session:
-        for number, score, reported, held in session.execute(within(scored, metric, limit)):
-            if score > better and (cost(held) or 0.0) <= limit:
-                better = score
-                steps.append({"trial": number, "score": score, "metric": reported})
-    return steps
+        for number, score, reported, held in session.execute(within(scored, metric, limits[0])):
+            for place, limit in enumerate(limits):
+                if score > better[place] and (cost(held) or 0.0) <= limit:
+                    better[place] = score
+                    steps[place].append({"trial": number, "score": score, "metric": reported})
+    return [(limit, each.text, found) for limit, each, found in zip(limits, summary.limits, steps, strict=True)]
 
 
 def _front(database: Database, view: JobView, metric: str) -> list[dict[str, Any]]:
@@ -111,10 +120,6 @@ def _front(database: Database, view: JobView, metric: str) -> list[dict[str, Any
         {"trial": number, "score": score, "metric": reported, "cost": cost(held)} for number, score, reported, held in rows
     ]
     return sorted(found, key=lambda point: point["cost"] or 0.0)
-
-
-def _share(view: JobView) -> float | None:
-    return None if view.best is None else view.best.budget_ratio
 
 
 def _seconds(job: Job) -> float | None:

@@ -12,19 +12,30 @@ from sqlalchemy import func, select
 from pruners.cost import SPARSITY
 from service.database import Database
 from service.database.tables import Dataset, Event, Job, Model, Trial
-from service.jobs.figures import figure, limit_of, limits_of
+from service.jobs.figures import difference, figure
+from service.jobs.formats import Format
 from service.jobs.layers import LayerWidth, layer_widths
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import CheckpointView, EventView, JobView, TrialView
 from service.jobs.states import ENDS, LIVE, UNWANTED, State
 from service.jobs.summary import cost_column
-from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
+from service.jobs.views import best_trial, checkpoint_views, event_view, job_view, trial_view
 from service.texts import UNITS
-from service.web.costs import Best, best_within
+from service.web.costs import Size, sizes
 from service.web.network import Drawing, drawing
 
 TRIALS_PAGE = 25
 EVENTS_SHOWN = 20
+
+FORMS = {
+    Format.PT2: "the network, opens with torch alone",
+    Format.ONNX: "the network, for onnxruntime and others",
+    Format.INT8: "the same in 8-bit integers",
+    Format.SAFETENSORS: "its weights",
+    Format.RECIPE: "what was removed, for a class of your own",
+    Format.CARD: "how it was made, in full",
+}
+"""What each form of a network is, the one that most will want first."""
 
 Order = Literal["number", "score", "cost"]
 
@@ -40,15 +51,6 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Size:
-    """One of several budgets: its limit, the best trial within it, and that network's figures once it is kept."""
-
-    limit: float
-    best: Best | None
-    kept: CheckpointView | None
-
-
-@dataclass(frozen=True)
 class JobPage:
     """A job, and all that its page says of it; the plots ask for their figures themselves."""
 
@@ -57,7 +59,6 @@ class JobPage:
     dataset: Dataset
     tiles: list[Tile]
     unit: str
-    limit: float | None
     sizes: list[Size]
     layers: list[LayerWidth]
     network: Drawing | None
@@ -66,7 +67,7 @@ class JobPage:
     pages: int
     events: list[EventView]
     last_event: int
-    checkpoint: CheckpointView | None
+    kept: list[CheckpointView]
     controls: list[str]
     ended: bool
     stated: str
@@ -76,8 +77,9 @@ def job_page(database: Database, job_id: str, dashboard: Any, page: int, order: 
     """Everything of one job; raises ``NotFound``."""
     repository = JobRepository(database)
     row = repository.get(job_id)
-    view = job_view(row, repository.summaries_of([row])[row.id], dashboard(row))
-    best = view.best.trial if view.best is not None else view.progress.best_trial
+    summary = repository.summaries_of([row])[row.id]
+    view = job_view(row, summary, dashboard(row))
+    best = best_trial(view)
     with database.read() as session:
         model, dataset = session.get_one(Model, row.model_id), session.get_one(Dataset, row.dataset_id)
         count = session.scalars(select(func.count()).select_from(Trial).where(Trial.job_id == job_id)).one()
@@ -86,21 +88,15 @@ def job_page(database: Database, job_id: str, dashboard: Any, page: int, order: 
         latest = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(EVENTS_SHOWN)
         events = session.scalars(latest).all()
         winner = None if best is None else session.get(Trial, (job_id, best))
-        limits = limits_of(row, model)
-        within = best_within(session, job_id, view.spec.metric, limits) if len(limits) > 1 else []
     kept = checkpoint_views(row, repository.checkpoints(job_id))
-    kept_of, layers = {each.trial: each for each in kept}, [] if winner is None else layer_widths(winner)
+    layers = [] if winner is None else layer_widths(winner)
     return JobPage(
         job=view,
         model=model,
         dataset=dataset,
         tiles=_tiles(view, model, winner),
         unit=UNITS[view.spec.metric],
-        limit=limit_of(row),
-        sizes=[
-            Size(limit, each, None if each is None else kept_of.get(each.number))
-            for limit, each in zip(limits, within, strict=False)  # a single budget is in the headline
-        ],
+        sizes=sizes(row, view, summary),
         layers=layers,
         network=drawing(model, layers) if layers else None,
         layers_of=best,
@@ -108,7 +104,10 @@ def job_page(database: Database, job_id: str, dashboard: Any, page: int, order: 
         pages=max(1, -(-count // TRIALS_PAGE)),
         events=[event_view(event) for event in events],
         last_event=events[0].id if events else 0,
-        checkpoint=kept[0] if kept else None,
+        kept=[
+            each.model_copy(update={"files": sorted(each.files, key=lambda file: list(FORMS).index(file.format))})
+            for each in kept
+        ],
         controls=_controls(row),
         ended=row.state in ENDS,
         stated=json.dumps(view.spec.model_dump(mode="json", exclude_defaults=True), indent=2),
@@ -130,10 +129,9 @@ def _tiles(view: JobView, model: Model, best: Trial | None) -> list[Tile]:
     name, title = view.metric.name, view.metric.title
     if view.baseline is not None and view.best is not None:
         dense, pruned = view.baseline, view.best
-        change = pruned.metric - dense.metric
-        difference = f"{100 * change:+.2f} points" if figure(0.0, name).endswith("%") else f"{change:+.4g}"
+        change = difference(pruned.metric - dense.metric, name, signed=True)
         return [
-            Tile(f"{title}, test", figure(dense.metric, name), figure(pruned.metric, name), difference.replace("-", "−")),
+            Tile(f"{title}, test", figure(dense.metric, name), figure(pruned.metric, name), change),
             *(
                 Tile(
                     label,

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
 
 from service.database import Database
 from service.database.tables import Dataset, Job, Model
-from service.jobs.figures import figure, limit_of
+from service.jobs.figures import figure, stated
 from service.jobs.repository import JobRepository
 from service.jobs.schemas import JobView
-from service.jobs.views import job_view, milliseconds
+from service.jobs.summary import Summary
+from service.jobs.views import job_view
 from service.report.charts import short
 from service.texts import UNITS
-from workers.spec import LATENCY_MS
 
 PAGE = 50  # jobs
 
@@ -53,7 +52,7 @@ def described(database: Database, rows: Sequence[Job]) -> list[Line]:
     for row in rows:
         view = job_view(row, found[row.id])
         best = view.best.metric if view.best is not None else view.progress.best_metric
-        cost = _cost(row, view, found[row.id].best)
+        cost = _cost(view.spec.metric, found[row.id])
         shown.append(Line(view, models[row.model_id], datasets[row.dataset_id], figure(best, view.metric.name), cost))
     return shown
 
@@ -64,11 +63,8 @@ def _names(database: Database, table: type[Model] | type[Dataset], jobs: Sequenc
         return {row.id: row.name for row in session.execute(select(table.id, table.name).where(table.id.in_(wanted)))}
 
 
-def _cost(row: Job, view: JobView, best: Any) -> str:
-    metric, limit = view.spec.metric, limit_of(row)
-    if limit is None:
+def _cost(metric: str, summary: Summary) -> str:
+    if not summary.limits:
         return ""
-    cost = None
-    if best is not None:
-        cost = milliseconds(best.latency_ns) if metric == LATENCY_MS else getattr(best, metric, None)
-    return f"{short(limit)} {UNITS[metric]}" if cost is None else f"{short(cost)} of {short(limit)} {UNITS[metric]}"
+    most = f"{short(stated(summary.limits[0].most, metric))} {UNITS[metric]}"
+    return most if summary.best is None else f"{short(stated(summary.best.cost, metric))} of {most}"

@@ -19,6 +19,7 @@ from service.jobs.figures import limit_of
 from service.jobs.schemas import JobView
 from service.jobs.sensitivity import curves, searched_groups
 from service.jobs.summary import cost_column
+from service.jobs.views import best_trial
 from service.web.costs import in_unit
 from workers.tasks import METRICS
 
@@ -39,7 +40,7 @@ def plans(database: Database, job: Job, view: JobView, model: Model) -> dict[str
     scored = select(*columns).where(Trial.job_id == job.id, Trial.state == "succeeded").order_by(Trial.number)
     with database.read() as session:
         rows = [row for row in session.execute(scored) if len(row.widths) == len(groups)]
-    best = view.best.trial if view.best is not None else view.progress.best_trial
+    best = best_trial(view)
     several = [row for row in rows if sum(map(operator.lt, row.widths, dense)) > 1]  # the others are what the curves show
     limit, cost = limit_of(job), in_unit(metric)
     lines = _chosen(several, lambda row: (row.number != best, limit is None or (cost(row.cost) or 0.0) > limit, -row.score))

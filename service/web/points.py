@@ -8,18 +8,19 @@ from typing import Any
 from sqlalchemy import select
 
 from service.database import Database
-from service.database.tables import Job, Model, Trial
-from service.jobs.figures import limits_of
+from service.database.tables import Trial
+from service.jobs.figures import stated
 from service.jobs.schemas import JobView
-from service.jobs.summary import cost_column
+from service.jobs.summary import Summary, cost_column
+from service.jobs.views import best_trials
 from service.texts import UNITS
-from service.web.costs import best_within, in_unit
+from service.web.costs import in_unit
 from workers.tasks import METRICS
 
 COLUMNS = ("number", "score", "metric", "cost", "started", "finished", "worker", "failed")
 
 
-def points(database: Database, job: Job, view: JobView, model: Model, after: int) -> dict[str, Any]:
+def points(database: Database, view: JobView, summary: Summary, after: int) -> dict[str, Any]:
     """The trials that were told behind ``after``, a sequence number of the job's record, and what the plots need besides.
 
     Costs are in the budget's metric, times in milliseconds since 1970, workers numbers in ``workers``, which starts anew in
@@ -29,12 +30,9 @@ def points(database: Database, job: Job, view: JobView, model: Model, after: int
     metric = view.spec.metric
     figures = (Trial.told_sequence, Trial.number, Trial.score, Trial.metric, cost_column(metric))
     whereabouts = (Trial.started_at, Trial.finished_at, Trial.node, Trial.pid, Trial.state)
-    told = select(*figures, *whereabouts).where(Trial.job_id == job.id, Trial.told_sequence > after)
-    limits = limits_of(job, model)
+    told = select(*figures, *whereabouts).where(Trial.job_id == view.id, Trial.told_sequence > after)
     with database.read() as session:
         rows = session.execute(told.order_by(Trial.told_sequence)).all()
-        smaller = best_within(session, job.id, metric, limits[1:])
-    winner = view.best.trial if view.best is not None else view.progress.best_trial
     workers: dict[str, int] = {}
     cost = in_unit(metric)
     found = [_row(row, cost, workers) for row in rows]
@@ -43,8 +41,8 @@ def points(database: Database, job: Job, view: JobView, model: Model, after: int
         "workers": list(workers),
         "last": rows[-1][0] if rows else after,
         "front": [point.trial for point in view.pareto],
-        "best": list(dict.fromkeys(each for each in (winner, *(best and best.number for best in smaller)) if each is not None)),
-        "limits": limits,
+        "best": list(dict.fromkeys(best for best in best_trials(view, summary) if best is not None)),
+        "limits": [stated(limit.most, metric) for limit in summary.limits],
         "unit": UNITS[metric],
         "title": view.metric.title,
         "share": METRICS[view.metric.name].share,

@@ -8,26 +8,29 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.context import Context, InContext, InService
-from service.database.tables import Job, Model
+from service.database.tables import Job
 from service.datasets.repository import datasets
 from service.jobs.layers import layer_widths
 from service.jobs.repository import JobRepository
 from service.jobs.routes import EVENT_STREAM, MAX_NUMBER
 from service.jobs.schemas import JobView
+from service.jobs.summary import Summary
 from service.jobs.views import job_view, trial_view
 from service.models.repository import models
 from service.pages import LARGEST_PAGE, After
 from service.problems import NotFound
 from service.web.cluster import cluster_page
 from service.web.comparing import MOST, compared, comparison
-from service.web.details import Order, job_page
+from service.web.details import FORMS, Order, job_page
 from service.web.html import HOME, HtmlRoute, render
 from service.web.listing import PAGE, lines
 from service.web.live import news
+from service.web.network import drawing
+from service.web.packed import packed
 from service.web.plans import plans
 from service.web.points import points
 
@@ -70,30 +73,33 @@ def get_job(
 ) -> Response:
     """One job."""
     shown = job_page(context.database, job_id, context.dispatcher.dashboard, page, order)
-    return render(request, "job.html", page=shown, number=page, order=order)
+    return render(request, "job.html", page=shown, number=page, order=order, forms=FORMS)
 
 
 @router.get("/jobs/{job_id}/points")
-def get_points(job_id: str, context: InContext, after: Annotated[int, Query(ge=-1, le=MAX_NUMBER)] = -1) -> Response:
+def get_points(
+    request: Request, job_id: str, context: InContext, after: Annotated[int, Query(ge=-1, le=MAX_NUMBER)] = -1
+) -> Response:
     """What the plots show."""
-    job, view, model = _whole(context, job_id)
-    return JSONResponse(points(context.database, job, view, model, after))
+    _, view, summary = _whole(context, job_id)
+    return packed(request, points(context.database, view, summary, after))
 
 
 @router.get("/jobs/{job_id}/plans")
-def get_plans(job_id: str, context: InContext) -> Response:
+def get_plans(request: Request, job_id: str, context: InContext) -> Response:
     """What the plots by group show."""
-    job, view, model = _whole(context, job_id)
-    return JSONResponse(plans(context.database, job, view, model))
+    job, view, _ = _whole(context, job_id)
+    return packed(request, plans(context.database, job, view, models(context.database).get(job.model_id)))
 
 
 @router.get("/jobs/{job_id}/trials/{number}")
 def get_trial(request: Request, job_id: str, number: Annotated[int, Path(ge=0, le=MAX_NUMBER)], context: InContext) -> Response:
     """One trial."""
-    jobs = JobRepository(context.database)
-    job, trial = jobs.get(job_id), jobs.trial(job_id, number)
-    view = job_view(job, jobs.summaries_of([job])[job.id])
-    return render(request, "trial.html", job=view, trial=trial_view(trial), layers=layer_widths(trial))
+    job, view, _ = _whole(context, job_id)
+    trial = JobRepository(context.database).trial(job_id, number)
+    layers = layer_widths(trial)
+    network = drawing(models(context.database).get(job.model_id), layers)
+    return render(request, "trial.html", job=view, trial=trial_view(trial), layers=layers, network=network)
 
 
 @router.get("/jobs/{job_id}/{action}")
@@ -121,9 +127,9 @@ def get_compare(request: Request, context: InContext, job: Jobs) -> Response:
 
 
 @router.get("/compare/points")
-def get_comparison(context: InContext, job: Jobs) -> Response:
+def get_comparison(request: Request, context: InContext, job: Jobs) -> Response:
     """What the plots of that page show."""
-    return JSONResponse(comparison(context.database, job))
+    return packed(request, comparison(context.database, job))
 
 
 @router.get("/cluster")
@@ -149,8 +155,7 @@ def get_nothing(path: str, context: InContext) -> Response:
     raise NotFound("page", path, HOME)
 
 
-def _whole(context: Context, job_id: str) -> tuple[Job, JobView, Model]:
-    """A job, as the API shows it, and its model; raises ``NotFound``."""
-    jobs = JobRepository(context.database)
-    job = jobs.get(job_id)
-    return job, job_view(job, jobs.summaries_of([job])[job.id]), models(context.database).get(job.model_id)
+def _whole(context: Context, job_id: str) -> tuple[Job, JobView, Summary]:
+    """A job, as the API shows it, and what its trials add up to; raises ``NotFound``."""
+    job, summary = JobRepository(context.database).get_with_summary(job_id)
+    return job, job_view(job, summary), summary

@@ -94,8 +94,10 @@ def shown(api: TestClient, job: str) -> str:
     return " ".join(" ".join(Page(api.get(f"/jobs/{job}/report").text).shown).split())
 
 
-def finish(api: TestClient, request: dict[str, Any], folder: Path, kept: Sequence[tuple[int, Measurement]]) -> str:
-    """A job of three trials, at 800, 500 and 300 MACs of 1,000."""
+def finish(
+    api: TestClient, request: dict[str, Any], folder: Path, kept: Sequence[tuple[int, Measurement]], trained: int = 0
+) -> str:
+    """A job of three trials, at 67, 26 and 11 % of the MACs; so many of their networks were trained in the end."""
     made: str = api.post("/jobs", json=request).json()["id"]
     log = log_of(api, made)
     log.running(3)
@@ -103,6 +105,9 @@ def finish(api: TestClient, request: dict[str, Any], folder: Path, kept: Sequenc
         log.asked(Proposal(number, widths, "note"), plan_of(widths))
         log.told(number, Outcome(-0.1 * number, 0.9 - 0.01 * number), 0.5, None)
     log.finishing()
+    for _ in range(trained):
+        for epoch in (1, 2):
+            log.progress("Fine-tuning.", epoch=epoch, epochs=2, loss=1 / epoch)
     (folder / "kept.pt2").write_bytes(b"network")
     log.succeeded(DENSE, [Finished(n, figures, [Artefact("pt2", folder / "kept.pt2")]) for n, figures in kept])
     return made
@@ -115,8 +120,10 @@ def test_several_budgets_have_a_row_each_with_its_best_network(
         (number, replace(BEST, metric=0.94 - 0.01 * number, budget_ratio=ratio)) for number, ratio in enumerate([0.8, 0.5, 0.3])
     ]
     budgets = [{"metric": "macs", "ratio": 0.8}, {"metric": "macs", "ratio": 0.6}]
-    text = shown(api, finish(api, {**job_json, "budget": budgets}, tmp_path, kept))
-    assert "The largest of 2 budgets was" in text
+    text = shown(api, finish(api, {**job_json, "budget": budgets}, tmp_path, kept, trained=2))
+    assert "The budgets were 125,465; 94,099 MACs" in text, "0.8 and 0.6 of 156,832"
+    assert text.count("best within 94.1k") == 2, "in the search and in fine-tuning, each with a line of its own"
+    assert "Fine-tuning of the winners" in text
     for row in (
         "0 macs ≤ 80 % 94.00 % 1.00 points 80.0 %",
         "1 macs ≤ 60 % 93.00 % 2.00 points 50.0 %",

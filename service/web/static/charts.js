@@ -92,7 +92,7 @@
       useUTC: true,
       tooltip: tooltip({ formatter: told_ }),
       grid: { left: 72, right: 24, top: 36, bottom: 32 },
-      xAxis: axis({ type: "time", splitLine: { show: false } }),
+      xAxis: axis({ type: "time", splitLine: { show: false }, axisLabel: { showMinLabel: false } }), // it would be an odd moment
       yAxis: axis({ type: "category", inverse: true, data: workers.map((_, lane) => `worker ${lane + 1}`) }),
       series: [series("evaluated", false, "--strong"), series("failed", true, "--bad")],
     }), true);

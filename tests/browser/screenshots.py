@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from tests.browser.chromium import browser, sign_in
-from tests.browser.scenes import WIDTHS, Site, site
+from tests.browser.scenes import COST, WIDTHS, Site, site
 from tests.service.doubles import TOKEN
 
+DENSE = COST("macs", WIDTHS)
 LOOKS = {"light": ("light", 1280, 1060), "dark": ("dark", 1280, 1060), "narrow": ("light", 360, 740)}
 
 
@@ -33,6 +34,16 @@ def scene(place: Site) -> dict[str, str]:
     for _ in range(44):
         search.try_one()
     search.begin_one()
+    three = place.job("resnet20-three", budget=[{"metric": "macs", "ratio": ratio} for ratio in (0.7, 0.5, 0.3)])
+    search = place.search(three)
+    for _ in range(40):
+        search.try_one()
+    search.spread()
+    shares = {each["trial"]: each["macs"] / DENSE for each in place.api.get(f"/jobs/{three}").json()["pareto"]}
+    best = [
+        max((trial for trial in shares if shares[trial] <= most), key=lambda trial: shares[trial]) for most in (0.7, 0.5, 0.3)
+    ]
+    search.succeed(*best, max(shares, key=lambda each: shares[each]))
     broken = place.job("vgg16-tiny")
     place.search(broken).log.failed("Trial 0 failed three times in a row; the last said: out of memory on node-1.")
     place.job("mobilenet-waits", trials=200)
@@ -41,7 +52,9 @@ def scene(place: Site) -> dict[str, str]:
         "job": f"/ui/jobs/{done}",
         "running": f"/ui/jobs/{running}",
         "sizes": f"/ui/jobs/{sizes}",
-        "compare": f"/ui/compare?job={done}&job={running}&job={sizes}",
+        "three": f"/ui/jobs/{three}",
+        "compare": f"/ui/compare?job={done}&job={three}",
+        "unlike": f"/ui/compare?job={done}&job={running}&job={sizes}",
         "cluster": "/ui/cluster",
         "trial": f"/ui/jobs/{done}/trials/12",
         "confirm": f"/ui/jobs/{done}/delete",

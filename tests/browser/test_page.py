@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.database.tables import Job, Model
+from service.database.tables import Dataset, Job, Model, Trial
 from tests.browser.chromium import PATH, browser, sign_in
 from tests.browser.scenes import COST, NAMES, WIDTHS, Search, Site, inspection, site
 from tests.service.doubles import TOKEN
@@ -69,12 +70,22 @@ def open_job(page: Any, place: Site, job_id: str, trials: int) -> None:
 
 def series(page: Any, plot: str) -> dict[str, list[Any]]:
     """By name, what a plot holds."""
-    found: dict[str, list[Any]] = page.evaluate(
-        """name => Object.fromEntries(echarts.getInstanceByDom(document.getElementById(name)).getOption().series
-           .map(each => [each.name, each.data.map(point => point.value ?? point)]))""",
+    return dict(all_series(page, plot))
+
+
+def all_series(page: Any, plot: str) -> list[tuple[str, list[Any]]]:
+    """Names, which several may have, and data."""
+    found: list[tuple[str, list[Any]]] = page.evaluate(
+        """name => echarts.getInstanceByDom(document.getElementById(name)).getOption().series
+           .map(each => [each.name, each.data.map(point => point.value ?? point)])""",
         plot,
     )
     return found
+
+
+def at_ms(moment: str) -> int:
+    """Since 1970, in milliseconds."""
+    return round(1000 * datetime.fromisoformat(moment).timestamp())
 
 
 def budgets(page: Any) -> list[float]:
@@ -103,7 +114,11 @@ def test_every_plot_holds_the_numbers_that_the_api_returns(page: Any, place: Sit
     assert history["trial"] == [list(each) for each in within]
     assert history["best so far"] == [[n, max(score for number, score in within if number <= n)] for n, _ in within]
     timeline = series(page, "timeline")
-    assert (len(timeline["evaluated"]), len(timeline["failed"])) == (11, 1)
+    for name, state in (("evaluated", "succeeded"), ("failed", "failed")):
+        times = [[at_ms(trial["started_at"]), at_ms(trial["finished_at"])] for trial in trials if trial["state"] == state]
+        assert [bar[1:] for bar in timeline[name]] == times
+    lanes = [bar[0] for bar in sorted(timeline["evaluated"] + timeline["failed"], key=lambda bar: bar[1])]
+    assert lanes == [number % 3 for number in range(12)], "as the trials' workers are"
     best = next(trial for trial in trials if trial["number"] == job["progress"]["best_trial"])
     drawn = page.locator("#network g").evaluate_all("all => all.map(each => [each.dataset.layer, Number(each.dataset.kept)])")
     assert dict(drawn) == {**best["proposal"]["widths"], "fc": 10}, "what the search leaves alone is there whole"
@@ -141,12 +156,24 @@ def test_several_budgets_are_lines_of_one_plot_each_with_its_best(page: Any, pla
     assert budgets(page) == limits
     trials = [trial["outcome"] | trial for trial in place.api.get(f"/jobs/{search.job_id}/trials").json()["items"]]
     best = [max((trial for trial in trials if trial["macs"] <= limit), key=lambda trial: trial["score"]) for limit in limits]
+    assert page.locator("#sizes tbody th").all_inner_texts() == ["macs ≤ 80 %", "macs ≤ 50 %", "macs ≤ 30 %"]
     assert page.locator("#sizes tbody a").all_inner_texts() == [str(trial["number"]) for trial in best]
     assert sorted(series(page, "pareto")["best"]) == sorted([trial["macs"], trial["metric"]] for trial in best)
+    history = [data for name, data in all_series(page, "history") if name.startswith("best within")]
+    assert [data[-1][1] for data in history] == [trial["score"] for trial in best]
+    beside = next(trial["number"] for trial in trials if trial not in best)
+    search.succeed(*(trial["number"] for trial in best), beside)
+    page.locator("#kept").wait_for()
+    kept = place.api.get(f"/jobs/{search.job_id}/checkpoints").json()["items"]
+    assert page.locator("#sizes td:nth-child(5)").all_inner_texts() == [f"{100 * each['metric']:.2f} %" for each in kept[:3]]
+    shown = [page.locator(f"#kept {cell}").all_inner_texts() for cell in ("tbody a[href*=trials]", "td:nth-child(2)")]
+    assert shown == [[str(each["trial"]) for each in kept[1:]], ["macs ≤ 50 %", "macs ≤ 30 %", "–"]]
+    links = page.locator("#kept a[download]").evaluate_all("all => all.map(each => each.getAttribute('href'))")
+    assert sorted(links) == sorted(file["href"] for each in kept[1:] for file in each["files"])
 
 
 def test_jobs_are_ticked_and_compared(page: Any, place: Site, search: Search) -> None:
-    other = place.search(place.job("the other", budget={"metric": "macs", "ratio": 0.9}))
+    other = place.search(place.job("the other", budget=[{"metric": "macs", "ratio": ratio} for ratio in (0.65, 0.9)]))
     for _ in range(5):
         other.try_one()
     page.goto(f"{place.url}/ui/jobs")
@@ -161,15 +188,25 @@ def test_jobs_are_ticked_and_compared(page: Any, place: Site, search: Search) ->
         page.locator(f"#pick-{picked.job_id}").check()
     page.get_by_role("button", name="Compare").click()
     page.wait_for_selector("#plots[data-drawn='2']")
-    history, pareto = series(page, "history"), series(page, "pareto")
+    history, pareto = all_series(page, "history"), series(page, "pareto")
+    assert [name for name, _ in history] == ["1 the other", "1 the other", "2 watched"], "a line for each budget"
     for place_, (name, job) in enumerate((("the other", other.job_id), ("watched", search.job_id)), start=1):
         shown = place.api.get(f"/jobs/{job}").json()
         assert pareto[f"{place_} {name}"] == [[point["macs"], point["metric"]] for point in shown["pareto"]]
         best = shown["progress"]
         if best["best_trial"] is not None:
             newest = best["finished"] - 1
-            assert history[f"{place_} {name}"][-2:] == [[at, best["best_metric"]] for at in (best["best_trial"], newest)]
+            line = next(data for each, data in history if each == f"{place_} {name}")
+            assert line[-2:] == [[at, best["best_metric"]] for at in (best["best_trial"], newest)]
     assert page.locator(".compared tbody th a").all_inner_texts() == ["the other", "watched"]
+    trials = [trial["outcome"] for trial in place.api.get(f"/jobs/{other.job_id}/trials").json()["items"]]
+    rows = page.locator(".compared tbody").first.locator("tr")
+    for ratio, row in zip((0.9, 0.65), rows.all(), strict=True):
+        within = [trial for trial in trials if trial["macs"] <= ratio * COST("macs", WIDTHS)]
+        best_metric = max(within, key=lambda trial: trial["score"])["metric"] if within else None
+        figures = row.locator("td").all_inner_texts()[:4]
+        assert figures[0] == f"macs ≤ {100 * ratio:g} %"
+        assert figures[1].startswith("–" if best_metric is None else f"{100 * best_metric:.2f} %")
 
 
 def test_the_cluster_page_tells_who_works_and_who_waits(page: Any, place: Site, search: Search) -> None:
@@ -211,15 +248,16 @@ def test_a_newcomer_gets_from_an_empty_page_to_a_downloaded_network_by_clicks(
     page.locator("#searcher\\.winners").fill("-7")
     page.get_by_text("searcher.params.winners -7").wait_for()
     page.locator("#searcher\\.winners").fill("")
-    page.locator("#ratio").focus()
-    for _ in range(10):
-        page.keyboard.press("ArrowLeft")
-    page.locator("#plan").get_by_text("7.609M of 19.02M").wait_for()
+    slider = page.locator("#ratio")
+    slider.click(position={"x": 0.4 * slider.bounding_box()["width"], "y": 8})
+    share = int(slider.input_value())
+    assert 35 < share < 45
+    page.locator("#plan").get_by_text(f"{share / 100 * COST('macs', WIDTHS) / 1e6:.4g}M of 19.02M").wait_for()
     page.get_by_label("Name", exact=True).fill("my first")
     page.get_by_role("button", name="Start the job").click()
     page.wait_for_url("**/ui/jobs/job-*")
     job = page.url.rpartition("/")[2]
-    assert place.api.get(f"/jobs/{job}").json()["spec"]["budget"] == {"metric": "macs", "ratio": 0.4, "max": None}
+    assert place.api.get(f"/jobs/{job}").json()["spec"]["budget"] == {"metric": "macs", "ratio": share / 100, "max": None}
     search = place.search(job)
     for _ in range(30):
         search.try_one()
@@ -250,11 +288,25 @@ def test_news_is_seen_without_a_reload(page: Any, place: Site, search: Search) -
     assert page.evaluate("window.stayed") is True
 
 
-def test_a_job_is_paused_cancelled_and_deleted_by_keyboard_alone(page: Any, place: Site) -> None:
-    job = place.job("by keyboard")
+def test_a_job_is_started_paused_cancelled_and_deleted_by_keyboard_alone(page: Any, place: Site) -> None:
+    place.job("its network and data")
     page.goto(f"{place.url}/ui/jobs")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    reach(page, "nav a[href='/ui/new']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#plan[data-ready]")
+    for upload in ("model", "dataset"):
+        reach(page, f"#{upload}")
+        page.keyboard.press("ArrowDown")
+    page.get_by_text("reported by top1").wait_for()
+    reach(page, "#name")
+    page.keyboard.type("by keyboard")
+    reach(page, "#start")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/jobs/job-*")
+    job = page.url.rpartition("/")[2]
+    page.goto(f"{place.url}/ui/jobs")
     reach(page, f"#to-{job}")
     page.keyboard.press("Enter")
     reach(page, "#do-pause")
@@ -285,27 +337,41 @@ def reach(page: Any, selector: str) -> None:
 
 def test_hostile_names_do_no_harm(page: Any, place: Site, search: Search) -> None:
     hostile = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{7*7}}\u202egnp.exe\u0627\u0644\u0633\u0644\u0627\u0645'
+    beside = place.job("beside it")
     with place.context.database.write() as session:
         row = session.get_one(Job, search.job_id)
         row.name = hostile + "x" * 10_000
-        row.reason = hostile
+        row.reason = row.message = hostile
         session.get_one(Model, row.model_id).name = hostile
+        session.get_one(Dataset, row.dataset_id).name = hostile + "x" * 10_000
+        session.get_one(Trial, (row.id, 3)).error = hostile + "x" * 10_000
+        session.get_one(Trial, (row.id, 11)).note = hostile + "x" * 10_000
     page.set_viewport_size({"width": 360, "height": 740})
     search.begin_one()
-    own, both = f"/ui/jobs/{search.job_id}", f"/ui/compare?job={search.job_id}&job={place.job('beside it')}"
+    own, both = f"/ui/jobs/{search.job_id}", f"/ui/compare?job={search.job_id}&job={beside}"
     for path in ("/ui/jobs", "/ui/cluster", both, own, f"{own}/trials/3"):
         page.goto(place.url + path)
         assert hostile in page.locator("main").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+    page.goto(f"{place.url}/ui/new")
+    page.wait_for_selector("#plan[data-ready]")
+    for upload in ("model", "dataset"):
+        assert any(hostile in option for option in page.locator(f"#{upload} option").all_text_contents())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     with place.context.database.write() as session:
         session.get_one(Model, session.get_one(Job, search.job_id).model_id).name = "resnet20"
         session.get_one(Job, search.job_id).name = "tame"
+        session.get_one(Dataset, session.get_one(Job, search.job_id).dataset_id).name = "cifar10"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(page: Any, place: Site, search: Search, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
-    other = place.job("beside it", budget=[{"ratio": 0.6}, {"ratio": 0.5}])
+    several = place.search(place.job("beside it", budget=[{"ratio": 0.9}, {"ratio": 0.8}]))
+    for _ in range(6):
+        several.try_one()
+    several.succeed(5, 4)
+    other = several.job_id
     for path in PAGES:
         page.goto(place.url + path.format(job=search.job_id, other=other))
         page.evaluate(AXE.read_text())  # as a string: the page's policy lets in no script of another's
@@ -321,7 +387,11 @@ PAGES = [
     "/ui/jobs/{job}",
     "/ui/jobs/{job}/trials/3",
     "/ui/jobs/{job}/cancel",
+    "/ui/jobs/{other}",
+    "/ui/jobs?after=job-0",
     "/ui/new",
+    "/ui/login",
+    "/ui/compare",  # of nothing: an error as a page
 ]
 
 

@@ -194,3 +194,24 @@ def test_every_page_runs_nothing_but_our_own_files(sign_in: SignIn, api: TestCli
 def test_signing_in_is_on_record(sign_in: SignIn, context: Context, api: TestClient) -> None:
     sign_in(TOKEN)
     assert ("POST", "/ui/login", 303) in [(e["method"], e["path"], e["status"]) for e in api.get("/audit").json()["items"]]
+
+
+def test_figures_of_plots_are_packed_and_pages_which_hold_a_secret_are_not(
+    sign_in: SignIn, api: TestClient, job_json: dict[str, Any]
+) -> None:
+    job = api.post("/jobs", json=job_json).json()["id"]
+    log = log_of(api, job)
+    log.running(30)
+    for number in range(30):
+        log.asked(Proposal(number, (8, 8), "why"), plan_of((8, 8)))
+        log.told(number, Outcome(-0.1 * number, 0.9 - 0.01 * number), 0.5, None)
+    browser = sign_in(TOKEN)
+    packed = browser.get(f"/ui/jobs/{job}/points")
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.headers["vary"] == "Accept-Encoding"
+    plain = browser.get(f"/ui/jobs/{job}/points", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert packed.json() == plain.json()
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+    for path in (f"/ui/jobs/{job}", "/ui/new", f"/jobs/{job}/trials"):
+        assert "content-encoding" not in browser.get(path).headers

@@ -165,7 +165,10 @@ class Recipe(Strict):
 
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9 and weight decay 1e-4.")
     learning_rate: float | None = Field(
-        None, gt=0, description="The highest; it falls to 0 along a cosine. null: 0.02 for sgd, 0.001 for adamw."
+        None,
+        gt=0,
+        description="The highest; it falls to 0 along a cosine. null: 0.02 for sgd, 0.001 for adamw. Trainings of fewer "
+        "than four epochs take as much less of it, a quarter for one epoch or less.",
     )
     warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises to it.")
     augment: tuple[Literal["flips", "crops"], ...] = Field(

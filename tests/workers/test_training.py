@@ -159,6 +159,14 @@ def test_the_learning_rate_rises_and_falls(dense: fx.GraphModule, splits: Splits
     assert job.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(("epochs", "highest"), [(0.5, 0.25), (1, 0.25), (3, 0.75), (4, 1.0), (9, 1.0)])
+def test_short_trainings_are_gentle(
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path, epochs: float, highest: float
+) -> None:
+    trainer = Job(dense, splits, tmp_path, recipe={"learning_rate": 1.0}).trainer
+    assert trainer.falling(int(epochs * trainer.steps)).get_last_lr() == [pytest.approx(highest)]
+
+
 def crops(images: Tensor, kinds: tuple[str, ...]) -> Iterator[Tensor]:
     yield from _augmented(images, kinds, torch.Generator().manual_seed(0))
 

@@ -24,7 +24,7 @@ _BATCH = 64  # small enough for a few thousand images to give many steps
 # A fifth of what such networks are trained with by SGD, and AdamW's usual: the weights are good already.
 _LEARNING_RATES = {"sgd": 0.02, "adamw": 0.001}
 # Of that, for an epoch or less, and more in proportion: what a high rate undoes, so few steps do not make up for. An epoch at a
-# quarter leaves ResNet-20 at half its MACs nearer to the dense network by 10 to 25 %, with each of four plans: docs/recovery.md.
+# quarter leaves ResNet-20 at half its MACs nearer to the dense network by 10 to 25 %, with each of 4 plans: docs/recovery.md.
 _GENTLE = 0.25
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 1e-4  # He et al. 2016
 _ADAMW_DECAY = 0.01  # Loshchilov and Hutter 2019

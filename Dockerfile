@@ -17,6 +17,11 @@ RUN python -m venv /opt/secateur
 COPY requirements.txt requirements-s3.txt ./
 RUN pip install --extra-index-url "https://download.pytorch.org/whl/$TORCH" "$(grep '^torch==' requirements.txt)+$TORCH"
 RUN pip install -r requirements.txt -r requirements-s3.txt
+# A sixth of that is for who builds or tests these packages: test suites, headers, Ray's Java side. Ray wants the jars' folder.
+RUN cd /opt/secateur/lib/python3.11/site-packages \
+ && find . -depth \( -type d -name tests -o -name '*.jar' \) -exec rm -r {} \; \
+ && find torch/bin -type f ! -name torch_shm_manager -delete \
+ && rm -r torch/include torch/test
 
 FROM dependencies AS package
 COPY LICENSE README.md pyproject.toml ./

@@ -76,6 +76,23 @@ def test_root_is_read_only_and_what_a_service_may_use_is_bounded(name: str) -> N
 
 
 @every_service
+def test_what_a_service_has_to_write_is_where_it_may(name: str) -> None:
+    """In what tmpfs and volumes cover; our own image has its HOME and its TMPDIR there."""
+    service = SERVICES[name]
+    writable = [place.partition(":")[0] for place in service["tmpfs"]]
+    writable += [volume.split(":")[1] for volume in service.get("volumes", [])]
+    environment = service["environment"]
+    asked = [environment[variable] for variable in ("HOME", "TMPDIR", "PGDATA") if variable in environment]
+    if name in OURS:
+        asked.append(
+            next(word.removeprefix("HOME=") for line in DOCKERFILE for word in line.split() if word.startswith("HOME="))
+        )
+    assert asked
+    assert set(asked) <= set(writable)
+    assert "user" not in service or "volumes" not in service, "a new volume belongs to the image's own user"
+
+
+@every_service
 def test_what_ends_starts_again_and_what_serves_says_how_it_is(name: str) -> None:
     service = SERVICES[name]
     if name == "migrate":

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-page bench-workers bench-evaluation bench-search bench-recovery bench-guarantee reproduce reproduce-vgg-l1 reproduce-vgg-slim reproduce-lottery zoo fuzz api-fuzz chaos partition clean
+.PHONY: help demo serve env test test-docs screenshots check format docs bench bench-load bench-page bench-workers bench-evaluation bench-search bench-recovery bench-guarantee reproduce reproduce-vgg-l1 reproduce-vgg-slim reproduce-lottery zoo fuzz api-fuzz chaos partition cluster clean
 
 help: ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ chaos: .venv/installed-dev ## kill -9 at 200 seeded moments over a running servi
 
 partition: .venv/installed-dev ## two Ray nodes, the line between them cut for a minute while a job runs (as root, on Linux; some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.partition $(PARTITION)
+
+cluster: .venv/installed-dev ## docker-compose.yml's cluster with two workers: health checks, a port scan, kills under a job, down and up (as root; ten minutes and more)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.deploy.cluster $(CLUSTER)
 
 bench: .venv/installed-bench ## what a search costs, every figure beside its target: make bench DATA=cifar10.npz RESNET20=… RESNET56=… (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --data $(DATA) --resnet20 $(RESNET20) --resnet56 $(RESNET56)

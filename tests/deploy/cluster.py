@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +186,10 @@ def health(cluster: Cluster) -> bool:
     holds = True
     for service in SERVICES:
         for container in cluster.containers(service) if "healthcheck" in SERVICES[service] else []:
-            wait_for(f"{service} is healthy", lambda s=service, c=container: cluster.healthy(s, c))
+            wait_for(f"{service} is healthy", partial(cluster.healthy, service, container))
             with cluster.hanging(container):
                 hangs = cluster.healthy(service, container)
-            wait_for(f"{service} is healthy again", lambda s=service, c=container: cluster.healthy(s, c))
+            wait_for(f"{service} is healthy again", partial(cluster.healthy, service, container))
             say(f"health of {service}: yes; while it hangs {'yes' if hangs else 'no'}; afterwards yes")
             holds &= not hangs
     return holds
@@ -227,15 +228,15 @@ def undisturbed(client: Client, files: tuple[Path, Path], folder: Path) -> bool:
 def disturbed(cluster: Cluster, client: Client, job: str, folder: Path, trials: int) -> bool:
     """A running job after four faults; each comes once some more trials have ended."""
     upload = Upload(cluster, folder)
-    faults = {
-        "ray-worker": lambda: cluster.kill("ray-worker"),
-        "ray-head": lambda: cluster.kill("ray-head"),
+    faults: dict[str, Callable[[], None]] = {
+        "ray-worker": partial(cluster.kill, "ray-worker"),
+        "ray-head": partial(cluster.kill, "ray-head"),
         "api, in the middle of an upload": upload.broken,
-        "db": lambda: cluster.kill("db"),
+        "db": partial(cluster.kill, "db"),
     }
     for number, (name, fault) in enumerate(faults.items(), 1):
         share = trials * number // (len(faults) + 2)
-        wait_for(f"{share} trials", lambda share=share: client.job(job)["progress"]["finished"] >= share)
+        wait_for(f"{share} trials", partial(has_finished, client, job, share))
         say(f"killed after {share} trials: {name}")
         fault()
     wait_for("the disturbed job has ended", lambda: client.job(job)["state"] in ENDED)
@@ -254,8 +255,9 @@ class Upload:
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self._cluster, self._file = cluster, folder / "large.npz"
         draw = np.random.default_rng(0)
-        images = {f"x_{name}": draw.integers(0, 256, (size, 3, 32, 32), dtype=np.uint8) for name, size in _SIZES.items()}
-        np.savez(self._file, **images, **{f"y_{name}": np.arange(size) % 10 for name, size in _SIZES.items()})
+        arrays = {f"x_{name}": draw.integers(0, 256, (size, 3, 32, 32), dtype=np.uint8) for name, size in _SIZES.items()}
+        labels = {f"y_{name}": np.arange(size) % 10 for name, size in _SIZES.items()}
+        np.savez(self._file, allow_pickle=False, **arrays, **labels)
         self._bytes = self._file.read_bytes()
 
     def broken(self) -> None:
@@ -303,6 +305,11 @@ def scan(address: str) -> set[int]:
             if probe.connect_ex((address, port)) == 0:
                 found.add(port)
     return found
+
+
+def has_finished(client: Client, job: str, trials: int) -> bool:
+    """Whether a job has that many trials behind it."""
+    return bool(client.job(job)["progress"]["finished"] >= trials)
 
 
 def by_node(client: Client, job: str) -> Counter[str]:

@@ -6,11 +6,12 @@ at passwords dear, would only make every call slow, since there is nothing to gu
 
 from __future__ import annotations
 
-import hmac
 import os
 import secrets
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,9 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from service.database import Database
 from service.database.tables import ADMIN
-from service.keys.repository import KeyRepository
+from service.keys.repository import KeyRepository, UsedKey
 from service.problems import Forbidden, Unauthorized
 from service.scopes import Scope
 from service.sessions import CSRF_HEADER, Session, csrf_sent, csrf_token, same, session_of
@@ -45,6 +47,9 @@ class Caller:
     user: str
     scope: Scope
     key_id: str | None
+
+
+_ADMINISTRATOR = Caller(ADMIN, Scope.ADMIN, None)
 
 
 def admin_token(settings: Settings) -> str:
@@ -91,7 +96,9 @@ async def require_access(
 async def identified(request: Request, text: str) -> Caller:
     """Whose key or token that is; raises ``Unauthorized``, and ``TooManyRequests`` to whoever sends many wrong ones."""
     state = request.app.state
-    caller = await run_in_threadpool(_identify, text, state.token, KeyRepository(state.context.database))
+    if same(text, state.token):
+        return _ADMINISTRATOR
+    caller = await _known(KeyRepository.of_text, text, state.context.database)
     if caller is None:
         state.limits.check_refused(request.client.host if request.client else "unknown")
         raise Unauthorized("The token is not this server's; use an API key, SECATEUR_TOKEN or what 'secateur serve' saved.")
@@ -100,7 +107,10 @@ async def identified(request: Request, text: str) -> Caller:
 
 async def _resumed(request: Request, session: Session) -> Caller:
     state = request.app.state
-    caller = await run_in_threadpool(_behind, session, KeyRepository(state.context.database))
+    if session.key_id is None:
+        caller: Caller | None = _ADMINISTRATOR
+    else:
+        caller = await _known(KeyRepository.of_id, session.key_id, state.context.database)
     if caller is None:
         raise Unauthorized("The key that this browser signed in with was revoked; sign in with another one.")
     if scope_of(request.method) is not Scope.READ and not same(await csrf_sent(request), csrf_token(state.token, session.text)):
@@ -126,18 +136,14 @@ def _require(caller: Caller, needed: Scope) -> None:
         raise Forbidden(f"This takes a key of scope {needed}, and yours has {caller.scope}; ask the administrator for one.")
 
 
-def _identify(token: str, admin: str, keys: KeyRepository) -> Caller | None:
-    if hmac.compare_digest(token.encode(), admin.encode()):
-        return Caller(ADMIN, Scope.ADMIN, None)
-    key = keys.used(token)
-    return None if key is None else Caller(key.user, Scope(key.scope), key.id)
-
-
-def _behind(session: Session, keys: KeyRepository) -> Caller | None:
-    if session.key_id is None:
-        return Caller(ADMIN, Scope.ADMIN, None)
-    key = keys.used_by_id(session.key_id)
-    return None if key is None else Caller(key.user, Scope(key.scope), key.id)
+async def _known(find: Callable[[KeyRepository, str], UsedKey | None], by: str, database: Database) -> Caller | None:
+    keys = KeyRepository(database)
+    key = await database.aside(partial(find, keys, by))
+    if key is None:
+        return None
+    if key.unnoted:
+        await run_in_threadpool(keys.note_use, key.id)  # waits for its turn to write, and so not where others read
+    return Caller(key.user, Scope(key.scope), key.id)
 
 
 def _write_once(path: Path, text: str) -> None:

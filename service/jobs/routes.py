@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -20,6 +21,7 @@ from service.jobs.bodies import FORM, fingerprint, read_request
 from service.jobs.formats import Format
 from service.jobs.repository import JobRepository, Once
 from service.jobs.schemas import CheckpointView, EventView, JobRequest, JobView, PlanView, TrialView
+from service.jobs.shown import shown
 from service.jobs.states import ENDS, IllegalMove, State
 from service.jobs.stream import stream
 from service.jobs.views import checkpoint_views, event_view, job_view, trial_view
@@ -120,11 +122,10 @@ def get_jobs(context: InContext, limit: Limit = 50, after: After = None) -> Page
 
 
 @router.get("/{job_id}", response_model=JobView, responses=documented(NotFound))
-def get_job(job_id: str, context: InContext) -> Response:
+async def get_job(job_id: str, context: InContext) -> Response:
     """One job: its state, how far it is, what it found."""
-    job, summary = JobRepository(context.database).get_with_summary(job_id)
-    view = job_view(job, summary, context.dispatcher.dashboard(job))
-    return _json(view)  # the call that is made most: FastAPI would check the view again and hand it to another thread
+    text = await context.database.aside(partial(shown, context.database, job_id, context.dispatcher))
+    return Response(text, media_type="application/json")  # FastAPI would check it again
 
 
 @router.get("/{job_id}/trials", responses=documented(NotFound))

@@ -93,11 +93,21 @@ _COUNTED = (
 _SCORED = (Trial.number, Trial.score, Trial.metric, Trial.macs, Trial.params, Trial.size_bytes, Trial.latency_ns)
 
 
-def summaries(session: Session, jobs: Sequence[Job]) -> Mapping[str, Summary]:
-    """By job id, of each of these jobs."""
-    found: dict[str, Summary] = {job.id: Summary() for job in jobs}
-    for job_id, state, count in session.connection().execute(_COUNTED, {"ids": list(found)}):
-        found[job_id].counts[state] = count
+def counted(session: Session, ids: Sequence[str]) -> Mapping[str, dict[str, int]]:
+    """By job id, of each of these jobs, the trials by state."""
+    found: dict[str, dict[str, int]] = {job_id: {} for job_id in ids}
+    for job_id, state, count in session.connection().execute(_COUNTED, {"ids": ids}):
+        found[job_id][state] = count
+    return found
+
+
+def summaries(
+    session: Session, jobs: Sequence[Job], counts: Mapping[str, dict[str, int]] | None = None
+) -> Mapping[str, Summary]:
+    """By job id, of each of these jobs; ``counts``, if they are known, are theirs by ``counted``."""
+    if counts is None:
+        counts = counted(session, [job.id for job in jobs])
+    found: dict[str, Summary] = {job.id: Summary(counts[job.id]) for job in jobs}
     _work_out(session, [job for job in jobs if not _recalled(session, job, found[job.id])], found)
     with _turn:
         for job in jobs:

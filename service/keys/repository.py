@@ -29,11 +29,12 @@ _USED = select(_KEYS.id, _KEYS.user, _KEYS.scope, _KEYS.sha256, _KEYS.last_used_
 
 
 class UsedKey(NamedTuple):
-    """Whose key a call came with, and how far it reaches."""
+    """Whose key a call came with, how far it reaches, and whether the call is to be noted as its last use."""
 
     id: str
     user: str
     scope: str
+    unnoted: bool
 
 
 class KeyRepository:
@@ -69,28 +70,31 @@ class KeyRepository:
             key.revoked_at = key.revoked_at or now(session)
             return key
 
-    def used(self, text: str) -> UsedKey | None:
-        """The key of that text, its use being noted; ``None`` if it is none or was revoked."""
-        return self._noted(text.partition(".")[0], lambda sha256: hmac.compare_digest(sha256, _sha256(text)))
+    def of_text(self, text: str) -> UsedKey | None:
+        """The key of that text; ``None`` if it is none or was revoked."""
+        return self._used(text.partition(".")[0], lambda sha256: hmac.compare_digest(sha256, _sha256(text)))
 
-    def used_by_id(self, key_id: str) -> UsedKey | None:
-        """The key of that id, of which the caller has other proof; as ``used``."""
-        return self._noted(key_id, lambda _: True)
+    def of_id(self, key_id: str) -> UsedKey | None:
+        """The key of that id, of which the caller has other proof; ``None`` as above."""
+        return self._used(key_id, lambda _: True)
 
-    def _noted(self, key_id: str, proven: Callable[[str], bool]) -> UsedKey | None:
+    def note_use(self, key_id: str) -> None:
+        """Writes that it was used now."""
+        with self._database.write() as session:
+            session.get_one(ApiKey, key_id).last_used_at = now(session)
+
+    def _used(self, key_id: str, proven: Callable[[str], bool]) -> UsedKey | None:
         if not is_id(key_id):
             return None
         with self._database.read() as session:
             row = session.connection().execute(_USED, {"key_id": key_id}).one_or_none()
         if row is None:
             return None
-        *key, sha256, last_used_at, revoked_at = row
+        key_id, user, scope, sha256, last_used_at, revoked_at = row
         if not proven(sha256) or revoked_at is not None:
             return None
-        if last_used_at is None or utc_now() - last_used_at > timedelta(seconds=USE_SECONDS):
-            with self._database.write() as session:
-                session.get_one(ApiKey, key_id).last_used_at = now(session)
-        return UsedKey(*key)
+        unnoted = last_used_at is None or utc_now() - last_used_at > timedelta(seconds=USE_SECONDS)
+        return UsedKey(key_id, user, scope, unnoted)
 
 
 def _found(session: Session, key_id: str) -> ApiKey:

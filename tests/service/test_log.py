@@ -22,12 +22,14 @@ from searchers.base import Asked, Outcome, Proposal, Told, Training
 from service.app import create_app
 from service.context import Context
 from service.database import Database, DatabaseAway
-from service.database.tables import Attempt
-from service.jobs import summary
+from service.database.tables import ADMIN, Attempt
+from service.dispatcher import Dispatcher
+from service.jobs import shown, summary
 from service.jobs.log import DatabaseLog, NotWanted, patiently
 from service.jobs.repository import JobRepository
 from service.jobs.states import State, locked, move
 from service.jobs.views import trial_view
+from service.problems import NotFound
 from service.store import FolderStore
 from tests.service.doubles import TOKEN, FakeInspect, FakeRay, make_settings
 from workers.card import Card
@@ -241,6 +243,32 @@ def test_what_is_remembered_of_a_job_does_not_grow_while_it_is_watched(database:
         assert [trial.number for trial in seen.front] == [number]
         places.add(len(summary._remembered))
     assert len(places) == 1
+
+
+def test_a_job_that_is_watched_is_shown_as_it_is_by_now_and_to_its_owner_alone(
+    database: Database, log: DatabaseLog, queued: str
+) -> None:
+    dispatcher = Dispatcher(database, FakeRay(), 1)
+    seen = []
+
+    def look() -> None:
+        seen.append(shown.shown(database.of(ADMIN), queued, dispatcher))
+        assert shown.shown(database, queued, dispatcher) == seen[-1]
+        shown._remembered.clear()
+        assert shown.shown(database, queued, dispatcher) == seen[-1]
+        with pytest.raises(NotFound):
+            shown.shown(database.of("bob"), queued, dispatcher)
+
+    look()
+    log.asked(Proposal(0, (1,)), plan())
+    look()
+    log.started(0)
+    look()
+    log.told(0, Outcome(0.5), 1.0, WORKER)
+    look()
+    JobRepository(database).pause(queued)
+    look()
+    assert len(set(seen)) == len(seen)
 
 
 def test_what_was_told_since_somebody_looked_adds_up_to_what_all_trials_do(database: Database, log: DatabaseLog) -> None:

@@ -164,9 +164,9 @@ SEARCHES: list[Callable[[], Sizes]] = [
 
 
 @pytest.mark.parametrize("build", SEARCHES)
-def test_replay_after_every_prefix_gives_the_next_ask(build: Callable[[], Sizes]) -> None:
+def test_replay_after_a_prefix_gives_the_next_ask(build: Callable[[], Sizes]) -> None:
     record = walk(build(), concurrent=2)
-    for end in range(0, len(record), 5):
+    for end in range(0, len(record), 15):
         again = build()
         replay(again, record[:end])
         following = next((entry.proposal for entry in record[end:] if isinstance(entry, Asked)), None)

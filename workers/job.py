@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray import tune
 from ray.tune.experiment import Trial
 
 from pruners.cost import LATENCY
 from pruners.errors import JobFailed
 from pruners.latency import Latency
-from searchers.base import Proposal, Rival
+from searchers.base import Proposal
 from searchers.space import SearchSpace, Widths
 from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.choice import Choice
@@ -29,13 +28,13 @@ from workers.finish import Finish
 from workers.latency import InTime, on_a_worker, time_plans
 from workers.log import JobLog, Plan
 from workers.networks import Networks
-from workers.passes import Race
 from workers.plan import make_searcher, sizes_of
+from workers.results import Results
 from workers.reuse import keeping_actors
 from workers.search import RecordedSearch
 from workers.share import Share
 from workers.spec import LATENCY_MS, JobSpec
-from workers.trainable import LOSSES, REPORT, TRAINED, PruningTrial
+from workers.trainable import REPORT, PruningTrial
 from workers.weight_evaluator import make_evaluator
 
 # Tune's own result files and progress reports cost 15 ms a trial and tell nothing that the job's log does not.
@@ -75,24 +74,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     log.running(search.planned_trials)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 
-    losses: dict[int, NDArray[np.float32]] = {}
-
-    def race(rival: Rival) -> Race:
-        if rival.number not in losses:  # told in an earlier attempt
-            losses[rival.number] = evaluator.quality(trained.get(rival.number).network, splits.search).losses
-        return Race(losses[rival.number], rival.bar, rival.confidence)
-
-    def tell(proposal_id: int, result: Mapping[str, Any] | None) -> None:
-        if result is not None and result[LOSSES] is not None:
-            losses[proposal_id] = result[LOSSES]
-        if result is None or result[TRAINED] is None:
-            search.tell(proposal_id, result)
-            return
-        trained.put(proposal_id, ray.get(result[TRAINED]))  # before the outcome is on record
-        search.tell(proposal_id, result)
-        trained.keep_only(choice.needed())
-
-    asks = AskTell(search.ask, tell, trained.reference, race, Share(spec, log.jobs))
+    results = Results(search, choice, trained, evaluator, splits.search, log)
+    asks = AskTell(search.ask, results.tell, trained.reference, results.race, Share(spec, log.jobs))
     parameters = {
         "model": sent,
         "data": splits,
@@ -131,7 +114,7 @@ def _plan(evaluator: Evaluator, in_time: InTime | None, proposal: Proposal) -> P
 
 
 class _Watch(tune.Callback):
-    """Tells the log when a worker takes a trial up and how its training goes."""
+    """Tells the log when a worker takes a trial up and how its training goes, and when there is time to write it down."""
 
     def __init__(self, log: JobLog) -> None:
         self._log = log
@@ -139,6 +122,10 @@ class _Watch(tune.Callback):
     def __getstate__(self) -> dict[str, object]:
         """Tune pickles it for a restore that never comes; see ``searchers.tune.AskTell``."""
         return {}
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: object) -> None:
+        """Called behind every event, and ten times a second where there are none."""
+        self._log.tick()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: object) -> None:
         self._log.started(trial.config[PROPOSAL])
@@ -195,7 +182,7 @@ def run_trials(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    with keeping_actors(search.most, search.running):
+    with keeping_actors(search.most, search.running), log.together():
         tuner.fit()
 
 

@@ -1,11 +1,12 @@
 """Where a running job writes what happens: a protocol, so that workers know no database.
 
-``service.jobs.log`` implements it on the tables. Each call is durable when it returns.
+``service.jobs.log`` implements it on the tables. Each call is durable when it returns, but for those within ``together``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -134,6 +135,20 @@ class JobLog(Protocol):
 
     def stopping(self) -> bool:
         """Whether the search is asked to end with what it has found; asked before every trial."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Within it what trials do is written a moment later, so that no worker waits for it.
+
+        What comes close together is one transaction, everything keeps its order, and ``tick`` says when. A process that dies
+        loses the last moment of its record and nothing else: the next attempt finds what came before, and does the rest again.
+        Any other call writes what waits first; so does the end, unless an exception ends it.
+        """
+
+    def tick(self) -> None:
+        """Called several times a second; writes what waits if nothing new happened since the last call, or for too long."""
+
+    def settle(self) -> None:
+        """Everything so far is durable when this returns."""
 
     def asked(self, proposal: Proposal, plan: Plan) -> None:
         """The searcher proposed a trial."""

@@ -21,7 +21,7 @@ class RecordedSearch:
 
     Args:
         searcher: fresh; it is brought to where ``log.record()`` ends, and proposals without an outcome come first again.
-        log: where every ask is written before it is handed out and every outcome before the searcher hears of it.
+        log: told of every ask before it is handed out and of every outcome before the searcher hears of it.
         describe: a proposal in the user's terms.
         limits: the search ends when a limit is reached, earlier attempts included; what runs then is still heard.
         known: outcomes of bare cuts by their widths; such a proposal is told at once and not handed out.

@@ -4,6 +4,9 @@ Every write first locks the job's row and checks that the process is the newest 
 process that was given up for dead and comes back can change nothing. A write that meets a database that is away is made again
 when it is back, for up to an hour; writes are numbered in the attempt's row, so that one whose commit went through though
 its answer was lost is not made twice.
+
+Each of the three writes of a trial takes 2 to 3 ms, for which a worker would wait. So while trials run they are put off until
+nothing else is to be done (``together``), and those of a few trials are then one transaction.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 from sqlalchemy import func, select
@@ -37,6 +42,7 @@ from workers.log import Finished, JobLog, Measurement, Plan, Worker
 
 OUTAGE_SECONDS = 3600.0  # that a process waits for its database; what it has found so far is on record anyway
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # seconds between two tries; a database that is back is noticed within the latter
+_HELD_SECONDS = 0.25  # that a write is put off at most where trials never cease to begin and end; nobody sees the difference
 
 Result = TypeVar("Result")
 
@@ -44,6 +50,14 @@ Change: TypeAlias = Callable[[Session, Job, Attempt], None]
 """What a write does to the rows, in its transaction."""
 
 log = structlog.get_logger()
+
+
+class _Held(NamedTuple):
+    """A write that is put off, since when, and whether a job that pauses takes it."""
+
+    change: Change
+    since: float
+    also_pausing: bool
 
 
 class NotWanted(SecateurError):
@@ -65,6 +79,8 @@ class DatabaseLog(JobLog):
         self._attempt = attempt
         self._process = ""
         self._writes = 0
+        self._held: list[_Held] | None = None  # while writes are put off
+        self._held_before = 0  # how many were, at the last tick
         self._ending = False  # the next write is the last one, and what the job then is no reason to end this process
 
     def claim(self, host: str, pid: int) -> None:
@@ -187,6 +203,37 @@ class DatabaseLog(JobLog):
 
         return patiently(read)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        self._held, self._held_before = [], 0
+        try:
+            yield
+            self.settle()
+        finally:
+            self._held = None
+
+    def tick(self) -> None:
+        if not self._held:
+            return
+        if len(self._held) == self._held_before or time.monotonic() - self._held[0].since > _HELD_SECONDS:
+            self.settle()
+        self._held_before = len(self._held)
+
+    def settle(self) -> None:
+        if not self._held:
+            return
+        held, self._held[:] = list(self._held), []
+        states = list[str]()
+
+        def change(session: Session, job: Job, attempt: Attempt) -> None:
+            states.append(job.state)
+            for each in held:
+                each.change(session, job, attempt)
+
+        self._commit(change, also_pausing=True)  # all of it happened before anybody here knew
+        if State.PAUSING in states and not all(each.also_pausing for each in held):
+            raise NotWanted(f"Job {self._job_id} is {State.PAUSING}; it goes on in another attempt.")
+
     def asked(self, proposal: Proposal, plan: Plan) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
             job.sequence += 1
@@ -209,34 +256,39 @@ class DatabaseLog(JobLog):
             )
             announce(session, job, "trial", {"number": proposal.id, "state": "pending", "note": proposal.note})
 
-        self._write(change)
+        self._write_soon(change)
 
     def started(self, proposal_id: int) -> None:
+        moment = time.monotonic()
+
         def change(session: Session, job: Job, attempt: Attempt) -> None:
             trial = _untold(session, job, proposal_id)
             trial.state = "running"
             trial.attempts += 1
-            trial.started_at = now(session)
+            trial.started_at = _then(session, moment)
             announce(session, job, "trial", {"number": proposal_id, "state": "running"})
 
-        self._write(change)
+        self._write_soon(change)
         log.info("trial_started", trial=proposal_id)
 
     def lost(self, proposal_id: int, reason: str) -> None:
+        moment = time.monotonic()
+
         def change(session: Session, job: Job, attempt: Attempt) -> None:
             trial = _untold(session, job, proposal_id)
             trial.state = "pending"
-            loss = {"at": now(session).isoformat(), "attempt": attempt.number, "reason": reason}
+            loss = {"at": _then(session, moment).isoformat(), "attempt": attempt.number, "reason": reason}
             trial.losses = [*trial.losses, loss]
             announce(session, job, "trial", {"number": proposal_id, "state": "pending", "reason": reason})
 
-        self._write(change, also_pausing=True)
+        self._write_soon(change, also_pausing=True)
         log.warning("trial_lost", trial=proposal_id, reason=reason)
 
     def told(self, proposal_id: int, outcome: Outcome, evaluate_seconds: float | None, worker: Worker | None) -> None:
         for figure in (outcome.score, outcome.metric, outcome.drop):
             if figure is not None and not math.isfinite(figure):
                 raise ValueError(f"trial {proposal_id} has the figure {figure}, which no database keeps and no JSON shows")
+        moment = time.monotonic()
 
         def change(session: Session, job: Job, attempt: Attempt) -> None:
             trial = _untold(session, job, proposal_id)
@@ -246,13 +298,13 @@ class DatabaseLog(JobLog):
             trial.state = "failed" if outcome.score is None else "succeeded"
             trial.score, trial.metric, trial.error = outcome.score, outcome.metric, outcome.error
             trial.metric_drop = outcome.drop
-            trial.finished_at = now(session)
+            trial.finished_at = _then(session, moment)
             trial.evaluate_seconds = evaluate_seconds
             if worker is not None:
                 trial.node, trial.pid = worker.node, worker.pid
             announce(session, job, "trial", {"number": proposal_id, "state": trial.state, **asdict(outcome)})
 
-        self._write(change, also_pausing=True)  # nothing that is finished is lost
+        self._write_soon(change, also_pausing=True)  # nothing that is finished is lost
         log.info("trial_told", trial=proposal_id, score=outcome.score, error=outcome.error, seconds=evaluate_seconds)
 
     def finishing(self) -> None:
@@ -265,7 +317,7 @@ class DatabaseLog(JobLog):
         self._write(change)
 
     def progress(self, message: str, **figures: float) -> None:
-        self._write(lambda session, job, _: announce(session, job, "progress", {"message": message, **figures}))
+        self._write_soon(lambda session, job, _: announce(session, job, "progress", {"message": message, **figures}))
 
     def succeeded(self, baseline: Measurement, networks: Sequence[Finished]) -> None:
         rows = [row for network in networks if network.artefacts for row in self._stored(baseline, network)]
@@ -300,17 +352,27 @@ class DatabaseLog(JobLog):
     def failed(self, reason: str) -> None:
         """The job cannot end well; ``reason`` is one sentence for its owner."""
         self._ending = True
-        fail = partial(self._once, self._numbered(), lambda session, job, _: move(session, job, State.FAILED, reason))
+        fail = partial(self._once, self._numbered(), lambda session, job, _: move(session, job, State.FAILED, reason), False)
         patiently(fail, (DatabaseAway, StorageFull))  # a full disk that is the reason must not keep it from being told
 
+    def _write_soon(self, change: Change, also_pausing: bool = False) -> None:
+        if self._held is None:
+            self._commit(change, also_pausing)
+        else:
+            self._held.append(_Held(change, time.monotonic(), also_pausing))
+
     def _write(self, change: Change, also_pausing: bool = False) -> None:
+        self.settle()
+        self._commit(change, also_pausing)
+
+    def _commit(self, change: Change, also_pausing: bool) -> None:
         patiently(partial(self._once, self._numbered(), change, also_pausing))
 
     def _numbered(self) -> int:
         self._writes += 1
         return self._writes
 
-    def _once(self, number: int, change: Change, also_pausing: bool = False) -> None:
+    def _once(self, number: int, change: Change, also_pausing: bool) -> None:
         """Makes a change, unless it was made before, in a transaction that also says that this process lives."""
         with self._database.write() as session:
             job, attempt = self._own(session)
@@ -356,6 +418,11 @@ def patiently(
             log.warning("waiting", reason=str(error), cause=str(cause).strip(), seconds=round(time.monotonic() - began, 1))
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def _then(session: Session, moment: float) -> datetime:
+    """What the database's clock showed at a moment of this process's ``time.monotonic``."""
+    return now(session) - timedelta(seconds=time.monotonic() - moment)
 
 
 def _proposal(trial: Trial) -> Proposal:

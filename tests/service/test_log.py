@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -62,9 +62,16 @@ def log(database: Database, store: FolderStore, queued: str) -> DatabaseLog:
     return log
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_record_keeps_the_order_of_asks_and_tells(log: DatabaseLog, seed: int) -> None:
-    rng = random.Random(seed)
+@pytest.mark.parametrize("ticks", [None, 0.0, 0.3], ids=["each at once", "all in the end", "together"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_record_keeps_the_order_of_asks_and_tells(log: DatabaseLog, seed: int, ticks: float | None) -> None:
+    with nullcontext() if ticks is None else log.together():
+        expected = happening(log, random.Random(seed), ticks or 0.0)
+    assert list(log.record()) == expected  # floats too: replay compares for equality
+
+
+def happening(log: DatabaseLog, rng: random.Random, ticks: float) -> list[Asked | Told]:
+    """Thirty trials, and a tick behind a call with this probability."""
     expected: list[Asked | Told] = []
     pending: list[int] = []
     for number in range(30):
@@ -81,7 +88,72 @@ def test_the_record_keeps_the_order_of_asks_and_tells(log: DatabaseLog, seed: in
             outcome = Outcome(None, None, "It died.") if failed else Outcome(-rng.random() / 3, rng.random())
             log.told(told, outcome, None if failed else 0.1, None if failed else WORKER)
             expected.append(Told(told, outcome))
-    assert list(log.record()) == expected  # floats too: replay compares for equality
+            if rng.random() < ticks:
+                log.tick()
+                log.tick()
+                assert list(log.record()) == expected
+    return expected
+
+
+def test_what_comes_close_together_is_written_at_the_first_quiet_tick(
+    log: DatabaseLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (Proposal(number, (1,)) for number in range(3))
+    with log.together():
+        log.asked(first, plan())
+        log.tick()
+        log.asked(second, plan())
+        log.tick()
+        assert log.record() == []
+        log.tick()
+        assert list(log.record()) == [Asked(first), Asked(second)]
+        monkeypatch.setattr("service.jobs.log._HELD_SECONDS", -1.0)  # it waited for too long: nothing is ever quiet
+        log.asked(third, plan())
+        log.tick()
+        assert list(log.record()) == [Asked(first), Asked(second), Asked(third)]
+
+
+def test_other_calls_write_what_waits_before_them(log: DatabaseLog, database: Database, queued: str) -> None:
+    with log.together():
+        log.asked(Proposal(0, (1,)), plan())
+        log.started(0)
+        log.finishing()
+        events, _ = JobRepository(database).events(queued, 500, None)
+    assert [event.data["state"] for event in events][-3:] == ["pending", "running", "finishing"]
+
+
+def test_a_process_that_dies_loses_the_last_moment_alone(log: DatabaseLog) -> None:
+    first = Proposal(0, (1,))
+
+    def die() -> None:
+        with log.together():
+            log.asked(first, plan())
+            log.settle()
+            log.told(0, Outcome(0.5), 1.0, WORKER)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        die()
+    assert list(log.record()) == [Asked(first)]
+    log.told(0, Outcome(0.5), 1.0, WORKER)  # by the next attempt, say
+    assert list(log.record()) == [Asked(first), Told(0, Outcome(0.5))]
+
+
+def test_moments_are_those_of_the_calls(
+    log: DatabaseLog, database: Database, queued: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("service.jobs.log.time.monotonic", lambda: clock[0])
+    with log.together():
+        log.asked(Proposal(0, (1,)), plan())
+        log.started(0)
+        clock[0] += 7
+        log.told(0, Outcome(0.5), 7.0, WORKER)
+        clock[0] += 5
+    trial = JobRepository(database).trial(queued, 0)
+    assert trial.started_at is not None
+    assert trial.finished_at is not None
+    assert (trial.finished_at - trial.started_at).total_seconds() == pytest.approx(7, abs=1)
 
 
 def test_another_process_reads_the_same_record(log: DatabaseLog, database: Database, store: FolderStore, queued: str) -> None:
@@ -116,6 +188,16 @@ def test_a_process_that_is_not_wanted_changes_nothing(
     with pytest.raises(NotWanted):
         write(log)
     assert snapshot(database, queued) == before
+    with pytest.raises(NotWanted):
+        together(log, write)
+    assert snapshot(database, queued) == before
+
+
+def together(log: DatabaseLog, *calls: Callable[[DatabaseLog], Any]) -> None:
+    """The calls, written in the end."""
+    with log.together():
+        for call in calls:
+            call(log)
 
 
 def test_an_attempt_belongs_to_the_process_that_claimed_it(
@@ -151,9 +233,16 @@ class Flaky(Database):
             raise DatabaseAway("gone")
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_write_whose_connection_is_lost_is_made_once(
-    database_url: str, database: Database, store: FolderStore, queued: str, committed: bool, monkeypatch: pytest.MonkeyPatch
+    database_url: str,
+    database: Database,
+    store: FolderStore,
+    queued: str,
+    committed: bool,
+    together: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("service.jobs.log.time.sleep", lambda _: None)
     number = started(database, queued)
@@ -161,12 +250,13 @@ def test_a_write_whose_connection_is_lost_is_made_once(
     log = DatabaseLog(flaky, store, queued, number)
     log.claim("here", 1)
     log.running(20)
-    log.asked(Proposal(0, (1,)), plan())
-    log.started(0)
-    log.lost(0, "Its worker was lost.")
-    log.started(0)
-    log.told(0, Outcome(0.5), 1.0, WORKER)
-    log.progress("epoch 1")
+    with log.together() if together else nullcontext():
+        log.asked(Proposal(0, (1,)), plan())
+        log.started(0)
+        log.lost(0, "Its worker was lost.")
+        log.started(0)
+        log.told(0, Outcome(0.5), 1.0, WORKER)
+        log.progress("epoch 1")
     log.finishing()
     log.succeeded(DENSE, [Finished(0, BEST, [])])
     flaky.close()
@@ -201,6 +291,21 @@ def test_a_pausing_job_hears_what_is_finished_and_no_more(log: DatabaseLog, data
         with pytest.raises(NotWanted):
             write(log)
     assert JobRepository(database).trial(queued, 0).state == "succeeded"
+
+
+def test_a_pausing_job_keeps_what_happened_before_its_process_heard_of_it(
+    log: DatabaseLog, database: Database, queued: str
+) -> None:
+    first, second = Proposal(0, (1,)), Proposal(1, (2,))
+    log.asked(first, plan())
+    with pytest.raises(NotWanted, match="is pausing"):
+        together(
+            log,
+            lambda log: log.told(0, Outcome(0.5), 1.0, WORKER),
+            lambda _: JobRepository(database).pause(queued),
+            lambda log: log.asked(second, plan()),
+        )
+    assert list(log.record()) == [Asked(first), Told(0, Outcome(0.5)), Asked(second)]
 
 
 def test_the_time_of_earlier_attempts_is_that_in_which_they_worked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from searchers.base import Asked, Outcome, Proposal, Record, Told
@@ -62,6 +63,15 @@ class ListLog:
     def running(self, planned_trials: int) -> None:
         self.phases.append("running")
         self.planned = planned_trials
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def tick(self) -> None:
+        pass
+
+    def settle(self) -> None:
+        pass
 
     def asked(self, proposal: Proposal, plan: Plan) -> None:
         self.entries.append(Asked(proposal))

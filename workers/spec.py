@@ -171,8 +171,10 @@ class Recipe(Strict):
         "than four epochs take as much less of it, a quarter for one epoch or less.",
     )
     warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises to it.")
-    augment: tuple[Literal["flips", "crops"], ...] = Field(
-        (), description="Training images are mirrored at random, or shifted by up to an eighth of their size."
+    augment: tuple[Literal["flips", "crops", "cutmix"], ...] = Field(
+        (),
+        description="Training images are mirrored at random, or shifted by up to an eighth of their size. With cutmix, half of "
+        "the batches have a rectangle of another image in each, answered by the dense network: of distillation alone.",
     )
     features: float = Field(
         0.0,
@@ -219,10 +221,15 @@ class Recovery(Strict):
     recipe: Recipe = Recipe()
 
     @model_validator(mode="after")
-    def _features_are_distilled(self) -> Self:
+    def _distilled(self) -> Self:
         if self.recipe.features and not self.distill:
             raise ValueError(
                 f"recipe.features {self.recipe.features} are the dense network's: set distill to true, or take it out"
+            )
+        if "cutmix" in self.recipe.augment and not self.distill:
+            raise ValueError(
+                "recipe.augment 'cutmix' makes images that only the dense network has an answer to: set distill to true, or "
+                "take it out"
             )
         return self
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
+from workers.augment import augmented, cutmix
 from workers.data import Split, as_input
 from workers.device import CPU, Fitting, pieces, sent
 from workers.features import Inputs, feature_loss, telling
@@ -28,7 +28,7 @@ _LEARNING_RATES = {"sgd": 0.02, "adamw": 0.001}
 _GENTLE = 0.25
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 1e-4  # He et al. 2016
 _ADAMW_DECAY = 0.01  # Loshchilov and Hutter 2019
-_SHIFT = 8  # crops move by an eighth of the image at most: the 4 of 32 pixels of He et al. 2016
+_MIXED = 0.5  # of the batches, where images are cut and mixed: the probability of Yun et al. 2019 for CIFAR
 _SOFT_SHARE = 0.9  # of the loss that follows the dense network's outputs; the labels keep the rest (Hinton et al. 2015)
 
 
@@ -50,7 +50,7 @@ class Trainer:
         objective: says what a loss is.
         recipe: the optimiser, its learning rate, and what is done to images and labels.
         distill: learn from the dense network's outputs, and a little from the labels; otherwise from the labels alone. Without
-            labels there are those outputs alone.
+            labels, or where images are mixed, there are those outputs alone.
         seed: of the order of the images, and of dropout.
         inputs: by layer, for the features that the recipe wants learned; the teacher tells of the same layers.
         done: steps that the network was trained for before; what follows sees other images.
@@ -160,9 +160,14 @@ class Trainer:
 
     def _step(self, chosen: NDArray[np.int64], answers: Tensor | None) -> Tensor:
         some = self._train.at(chosen)
-        augmented = _augmented(as_input(some.x), self._recipe.augment, self._generator)
-        images = sent(augmented.contiguous(memory_format=self._teacher.layout), self._device)
-        labels = None if not self._objective.learns_labels or some.labels is None else sent(some.labels, self._device)
+        kinds = self._recipe.augment
+        seen = augmented(as_input(some.x), kinds, self._generator)
+        mixed = "cutmix" in kinds and float(torch.rand((), generator=self._generator)) < _MIXED
+        if mixed:
+            seen = cutmix(seen, self._generator)
+        images = sent(seen.contiguous(memory_format=self._teacher.layout), self._device)
+        right = None if mixed or not self._objective.learns_labels else some.labels
+        labels = None if right is None else sent(right, self._device)
         wanted = None if answers is None else sent(answers, self._device)
         loss = self._fitting(lambda most: self._learn(images, labels, wanted, most), len(chosen))
         self.optimizer.step()
@@ -204,18 +209,3 @@ def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _learning_rate(recipe: Recipe) -> float:
     return _LEARNING_RATES[recipe.optimizer] if recipe.learning_rate is None else recipe.learning_rate
-
-
-def _augmented(images: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Images ``[n, channels, height, width]``, each mirrored or shifted as is drawn for it; borders are 0."""
-    count = len(images)
-    if "flips" in kinds:
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    if "crops" in kinds:
-        height, width = images.shape[2:]
-        reach = max(1, min(height, width) // _SHIFT)
-        down, right = torch.randint(2 * reach + 1, (2, count), generator=generator)
-        padded = functional.pad(images, [reach] * 4)
-        images = padded.unfold(2, height, 1).unfold(3, width, 1)[torch.arange(count), :, down, right]
-    return images

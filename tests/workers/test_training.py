@@ -15,13 +15,14 @@ from torch import Tensor, fx
 from pruners.graph.trace import trace
 from tests.exporting import load
 from tests.networks import CifarResNet, randomise
+from workers.augment import augmented, cutmix
 from workers.data import Split, Splits
 from workers.features import kept_inputs
 from workers.fine_tuning import FineTuning
 from workers.passes import Passes
 from workers.spec import Recovery
 from workers.teacher import Teacher
-from workers.training import Trainer, _augmented
+from workers.training import Trainer
 
 SHAPE = (3, 8, 8)
 
@@ -90,6 +91,7 @@ RECIPES = [
     {"optimizer": "adamw", "warmup": 0.2},
     {"augment": ["flips", "crops"], "average": 0.9, "label_smoothing": 0.1},
     {"features": 1.0},
+    {"augment": ["cutmix"], "features": 1.0},
 ]
 
 
@@ -168,7 +170,7 @@ def test_short_trainings_are_gentle(
 
 
 def crops(images: Tensor, kinds: tuple[str, ...]) -> Iterator[Tensor]:
-    yield from _augmented(images, kinds, torch.Generator().manual_seed(0))
+    yield from augmented(images, kinds, torch.Generator().manual_seed(0))
 
 
 def test_flips_mirror_some_images_and_crops_shift_them_within_reach() -> None:
@@ -188,6 +190,49 @@ def test_flips_mirror_some_images_and_crops_shift_them_within_reach() -> None:
         shifts.add(found)
     assert len(shifts) > 15
     assert all(torch.equal(image, images[0]) for image in crops(images, ()))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cutmix_puts_a_rectangle_of_another_image_into_each(seed: int) -> None:
+    images = torch.arange(32.0)[:, None, None, None].expand(32, 3, 12, 16)
+    mixed = cutmix(images, torch.Generator().manual_seed(seed))
+    inside = mixed != images
+    others = inside.any(dim=(1, 2, 3))
+    assert others.sum() >= 24, "a few images may be drawn for themselves"
+    rows, columns = (inside[others].any(dim=dims).nonzero().flatten() for dims in ((0, 1, 3), (0, 1, 2)))
+    rectangle = torch.zeros(12, 16, dtype=torch.bool)
+    rectangle[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1] = True
+    assert torch.equal(inside[others], rectangle.expand(int(others.sum()), 3, 12, 16))
+    assert all(len(image[rectangle.expand(3, 12, 16)].unique()) == 1 for image in mixed)
+
+
+def test_cutmix_covers_any_share_of_the_area_alike() -> None:
+    images, generator = torch.arange(2.0)[:, None, None, None].expand(2, 1, 32, 32), torch.Generator().manual_seed(0)
+    shares = [float((cutmix(images, generator) != images).float().mean()) for _ in range(2000)]
+    swapped = [share for share in shares if share]  # the others drew themselves
+    assert len(swapped) == pytest.approx(1000, abs=80)
+    assert [sum(share <= top for share in swapped) / len(swapped) for top in (0.25, 0.5, 0.75)] == pytest.approx(
+        [0.25, 0.5, 0.75], abs=0.06
+    )
+
+
+def test_mixed_images_are_told_by_the_dense_network_alone(
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[bool, bool]] = []
+    trainer = Job(dense, splits, tmp_path, recipe={"augment": ["cutmix"]}).trainer
+    loss = trainer._loss
+
+    def seen(images: Tensor, labels: Tensor | None, wanted: Tensor | None) -> Tensor:
+        known = {image.numpy().tobytes() for image in torch.from_numpy(splits.train.x)}
+        told.append((all(image.numpy().tobytes() in known for image in images.contiguous()), labels is not None))
+        return loss(images, labels, wanted)
+
+    monkeypatch.setattr(trainer, "_loss", seen)
+    trainer.train(4 * trainer.steps)
+    assert {labelled for _, labelled in told} == {True, False}
+    assert all(plain for plain, labelled in told if labelled)
+    assert not all(plain for plain, labelled in told if not labelled)
 
 
 def test_label_smoothing_and_the_optimiser_change_what_is_learnt(dense: fx.GraphModule, splits: Splits, tmp_path: Path) -> None:
@@ -211,3 +256,8 @@ def test_whole_passes_learn_the_same_from_answers_that_are_remembered(
     monkeypatch.setattr("workers.teacher._REMEMBERED_BYTES", 0)
     asking = Job(dense, splits, tmp_path, recipe=recipe)
     assert [asking.trainer.epoch(), asking.trainer.epoch()] == pytest.approx(losses, rel=1e-4)
+
+
+def test_images_that_only_the_dense_network_can_answer_are_distilled() -> None:
+    with pytest.raises(ValueError, match=r"recipe\.augment 'cutmix' .*set distill to true"):
+        Recovery.model_validate({"recipe": {"augment": ["flips", "cutmix"]}, "distill": False})

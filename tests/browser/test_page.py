@@ -254,10 +254,18 @@ def test_a_newcomer_gets_from_an_empty_page_to_a_downloaded_network_by_clicks(
     assert 35 < share < 45
     page.locator("#plan").get_by_text(f"{share / 100 * COST('macs', WIDTHS) / 1e6:.4g}M of 19.02M").wait_for()
     page.get_by_label("Name", exact=True).fill("my first")
+    page.get_by_label("Smaller ones").fill("30, x")
+    page.locator("#refused").get_by_text("budget.2.ratio").wait_for()
+    assert page.locator("#further").get_attribute("aria-invalid") == "true"
+    page.get_by_label("Smaller ones").fill("30 %, 27.5")
+    page.locator("#plan").get_by_text("3 networks of different sizes").wait_for()
+    page.get_by_label("Images that it is trained on").select_option("mirrored, shifted and mixed")
     page.get_by_role("button", name="Start the job").click()
     page.wait_for_url("**/ui/jobs/job-*")
     job = page.url.rpartition("/")[2]
-    assert place.api.get(f"/jobs/{job}").json()["spec"]["budget"] == {"metric": "macs", "ratio": share / 100, "max": None}
+    spec = place.api.get(f"/jobs/{job}").json()["spec"]
+    assert spec["budget"] == [{"metric": "macs", "ratio": ratio, "max": None} for ratio in (share / 100, 0.3, 0.275)]
+    assert spec["recovery"]["recipe"]["augment"] == ["flips", "crops", "cutmix"]
     search = place.search(job)
     for _ in range(30):
         search.try_one()

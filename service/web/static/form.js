@@ -119,16 +119,20 @@
   };
 
   // The plan -----------------------------------------------------------------------------------------------------------------
+  const shares = () => [at("ratio").value, ...at("further").value.split(/[\s,;%]+/).filter((share) => share !== "")];
+  const portion = (share) => (Number.isNaN(Number(share)) ? share : +(Number(share) / 100).toPrecision(12)); // what is none is refused by name
+  const budgets = () => shares().map((share) => ({ metric: at("metric").value, ratio: portion(share) }));
+  const recipe = () => (at("images").value ? { recipe: { augment: at("images").value.split(","), features: 1 } } : {});
   const stated = () => ({
     ...(at("name").value.trim() ? { name: at("name").value.trim() } : {}),
     model: at("model").value,
     dataset: at("dataset").value,
     task: { type: at("task").value },
-    budget: { metric: at("metric").value, ratio: Number(at("ratio").value) / 100 },
+    budget: budgets().length > 1 ? budgets() : budgets()[0],
     searcher: { name: at("searcher").value, params: values("searcher") },
     pruner: { name: at("pruner").value, params: values("pruner") },
     limits: { max_trials: Number(at("max_trials").value), max_concurrent: Number(at("max_concurrent").value) },
-    recovery: { final_epochs: Number(at("final_epochs").value) },
+    recovery: { final_epochs: Number(at("final_epochs").value), ...recipe() },
     seed: Number(at("seed").value),
   });
   const post = (path, headers = {}) => ask(path, { method: "POST", body: JSON.stringify(stated()), headers: { "Content-Type": "application/json", ...headers } });
@@ -136,7 +140,7 @@
     at("refused").hidden = !error;
     at("refused").textContent = error?.message ?? "";
     for (const wrong of document.querySelectorAll("[aria-invalid]")) wrong.removeAttribute("aria-invalid");
-    const field = error?.field?.replace(".params", "");
+    const field = error?.field?.replace(".params", "").replace(/^budget\.[1-9].*/, "further").replace("recipe.augment", "images");
     const input = field && (at(field) ?? at(field.split(".").at(-1)) ?? at(field.split(".")[0]));
     input?.setAttribute("aria-invalid", "true");
   };
@@ -156,7 +160,8 @@
       reach(found);
       list(found.groups);
       const cost = found.limit === null ? `At most ${at("ratio").value} % of the dense network's milliseconds, which the job times first.` : `At most ${short(found.limit)} of ${short(found.dense)}: ${unit()}.`;
-      at("plan").textContent = `${cost} ${found.planned_trials.toLocaleString("en")} trials at most, reported by ${found.task.metric}.`;
+      const further = shares().length > 1 ? ` ${shares().length} networks of different sizes.` : "";
+      at("plan").textContent = `${cost}${further} ${found.planned_trials.toLocaleString("en")} trials at most, reported by ${found.task.metric}.`;
     } catch (error) {
       if (mine !== asked) return;
       at("plan").textContent = "Not as it stands:";

@@ -91,8 +91,12 @@ bench-search: .venv/installed-bench ## searchers against controls: make bench-se
 	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --plot docs/search.svg
 	$(BIN)/python -m benchmarks.search --data $(DATA) --weights $(WEIGHTS) --correlation --seeds 0
 
+# What docs/recovery.md recommends for photographs.
+RECIPE ?= {"learning_rate": 0.03, "warmup": 0.05, "features": 1.0, "augment": ["flips", "crops", "cutmix"]}
+EPOCHS ?= 12
+
 bench-recovery: .venv/installed-bench ## what is left of a search's lead after training: the networks that bench-search found (hours; resumes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.recovery --data $(DATA) --weights $(WEIGHTS) --ratios 0.7 0.5 0.3
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.recovery --data $(DATA) --weights $(WEIGHTS) --ratios 0.7 0.5 0.3 --epochs $(EPOCHS) --recipe '$(RECIPE)'
 
 bench-guarantee: .venv/installed-bench ## how often constraint.max_metric_drop holds on images that nobody saw: the digits, ten seeds (five minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.guarantee

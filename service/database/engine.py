@@ -24,6 +24,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, make_url,
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, Session, sessionmaker, with_loader_criteria
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.database.tables import ADMIN, Owned
 from service.problems import StorageFull, Unavailable
@@ -108,8 +109,9 @@ class Database:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Closes all connections; one that a thread still works with, as soon as it is given back."""
         self._threads.shutdown()
+        event.listen(self.engine, "checkin", _close_returned)  # the pool that is disposed of would keep it open
         self.engine.dispose()
 
     @property
@@ -210,6 +212,10 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _close_returned(_connection: object, entry: ConnectionPoolEntry) -> None:
+    entry.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

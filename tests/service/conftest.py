@@ -55,14 +55,17 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> Iterator[str]:
     """A database of the test's own with all tables."""
     if kind == "sqlite":
         path = tmp_path / "test.db"
         shutil.copy(request.getfixturevalue("migrated"), path)
-        return f"sqlite:///{path}"
+        yield f"sqlite:///{path}"
+        return
     server: Postgres = request.getfixturevalue("postgresql")
-    return server.url(server.database(template="migrated"))
+    name = server.database(template="migrated")
+    yield server.url(name)
+    server.drop(name)
 
 
 @pytest.fixture

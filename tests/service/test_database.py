@@ -202,6 +202,17 @@ def test_a_server_without_a_free_slot_is_the_database_away(postgresql: Postgres)
     database.close()
 
 
+def test_a_connection_that_is_in_use_when_the_rest_is_closed_is_closed_afterwards(database_url: str) -> None:
+    database = Database(database_url)
+    with database.engine.connect() as connection:
+        used = connection.connection.dbapi_connection
+        assert used is not None
+        database.close()
+        assert connection.scalar(text("SELECT 1")) == 1
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
+        used.cursor().execute("SELECT 1")
+
+
 def test_a_full_disk_is_said_to_be_full(tmp_path: Path, migrated: Path) -> None:
     shutil.copy(migrated, tmp_path / "x.db")
     database = Database(f"sqlite:///{tmp_path / 'x.db'}")

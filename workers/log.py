@@ -141,7 +141,7 @@ class JobLog(Protocol):
 
         What comes close together is one transaction, everything keeps its order, and ``tick`` says when. A process that dies
         loses the last moment of its record and nothing else: the next attempt finds what came before, and does the rest again.
-        Any other call writes what waits first; so does the end, unless an exception ends it.
+        Any other call that writes has what waits written first; so does the end, unless an exception ends it.
         """
 
     def tick(self) -> None:

@@ -232,7 +232,7 @@ class DatabaseLog(JobLog):
 
         self._commit(change, also_pausing=True)  # all of it happened before anybody here knew
         if State.PAUSING in states and not all(each.also_pausing for each in held):
-            raise NotWanted(f"Job {self._job_id} is {State.PAUSING}; it goes on in another attempt.")
+            raise self._pausing()
 
     def asked(self, proposal: Proposal, plan: Plan) -> None:
         def change(session: Session, job: Job, attempt: Attempt) -> None:
@@ -380,10 +380,13 @@ class DatabaseLog(JobLog):
                 return  # it was committed, and the connection lost before we heard of it
             self._check_fence(job, attempt, self._process)
             if job.state == State.PAUSING and not also_pausing:
-                raise NotWanted(f"Job {job.id} is {job.state}; it goes on in another attempt.")
+                raise self._pausing()
             change(session, job, attempt)
             attempt.writes = number
             attempt.seen_at = now(session)
+
+    def _pausing(self) -> NotWanted:
+        return NotWanted(f"Job {self._job_id} is {State.PAUSING}; it goes on in another attempt.")
 
     def _own(self, session: Session) -> tuple[Job, Attempt]:
         job = locked(session, self._job_id)

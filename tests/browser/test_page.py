@@ -314,6 +314,7 @@ def test_a_job_is_started_paused_cancelled_and_deleted_by_keyboard_alone(page: A
     page.keyboard.press("Enter")
     page.wait_for_url("**/ui/jobs/job-*")
     job = page.url.rpartition("/")[2]
+    assert place.api.get(f"/jobs/{job}").json()["spec"]["budget"] == {"metric": "macs", "ratio": 0.5, "max": None}
     page.goto(f"{place.url}/ui/jobs")
     reach(page, f"#to-{job}")
     page.keyboard.press("Enter")

@@ -76,7 +76,6 @@ class Trainer:
     ) -> None:
         self._module = module
         self._inputs = inputs or {}
-        self._telling = telling(module, self._inputs)
         self._teacher = teacher
         self._train = train
         self._objective = objective
@@ -84,6 +83,10 @@ class Trainer:
         self._distill = distill
         self._device = next((parameter.device for parameter in module.parameters()), CPU)
         self._fitting = Fitting()
+        # Products, and what else is safe so; not norms and sums. Weights and gradients are float32.
+        rounded = torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+        self._telling = rounded(telling(module, self._inputs))
+        self._ask = rounded(teacher)
         self.done = done
         self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, done)).generate_state(1)[0]))
         self.optimizer = _optimizer(module, recipe)
@@ -186,11 +189,11 @@ class Trainer:
 
     def _loss(self, images: Tensor, labels: Tensor | None, wanted: Tensor | None) -> Tensor:
         outputs, found = self._telling(images)
-        right = None if labels is None else self._objective.loss(outputs, labels, self._recipe.label_smoothing)
+        right = None if labels is None else self._objective.loss(_exact(outputs), labels, self._recipe.label_smoothing)
         if right is not None and not self._learns_answers:
             return right
-        answers, inputs = self._teacher(images) if wanted is None else (wanted, ())
-        soft = self._objective.soft_loss(outputs, answers)
+        answers, inputs = self._ask(images) if wanted is None else (wanted, ())
+        soft = self._objective.soft_loss(_exact(outputs), _exact(answers))
         loss = soft if right is None else _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * right
         return loss + self._recipe.features * feature_loss(found, inputs, self._inputs) if self._inputs else loss
 
@@ -198,6 +201,11 @@ class Trainer:
 def short_tune(trainer: Trainer, steps: int) -> None:
     """Trains in place for some steps, the learning rate falling."""
     trainer.train(steps, trainer.falling(steps).step)
+
+
+def _exact(outputs: Tensor) -> Tensor:
+    """For losses: an exponential of what has 8 bits of precision loses the rest."""
+    return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
 
 
 def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

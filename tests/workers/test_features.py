@@ -15,7 +15,7 @@ from pruners.graph.shrink import shrink
 from pruners.graph.trace import trace
 from tests.exporting import load
 from tests.networks import VGG16BN, CifarResNet, MobileNetV2, randomise
-from workers.features import feature_loss, kept_inputs, telling
+from workers.features import Inputs, feature_loss, kept_inputs, telling
 from workers.spec import Recovery
 
 NETWORKS = {
@@ -44,8 +44,11 @@ def seen(network: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_loss_is_that_of_inputs_compared_channel_by_channel(name: str, tmp_path: Path) -> None:
+def test_the_loss_is_that_of_inputs_compared_channel_by_channel(
+    name: str, layout: torch.memory_format, tmp_path: Path
+) -> None:
     model, shape = NETWORKS[name]
     dense = load(randomise(model), shape, tmp_path / "model.pt2")
     coupling = trace(dense)
@@ -53,7 +56,7 @@ def test_the_loss_is_that_of_inputs_compared_channel_by_channel(name: str, tmp_p
     keep = [np.sort(random.permutation(len(g.classes))[: (len(g.classes) + 1) // 2]) for g in coupling.prunable]
     small = shrink(dense, coupling, keep)
     inputs = kept_inputs(dense, coupling, keep)
-    x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
 
     with torch.no_grad():
         outputs, found = telling(small, inputs)(x)
@@ -80,6 +83,18 @@ def test_the_dense_network_itself_has_nothing_to_learn(tmp_path: Path) -> None:
     with torch.no_grad():
         taken = telling(dense, inputs)(torch.randn(4, *shape))[1]
     assert float(feature_loss(taken, taken, inputs)) == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 3.7])
+def test_a_layer_that_takes_in_the_same_everywhere_counts_as_0_and_pulls_nowhere(value: float) -> None:
+    flat, varied = torch.full((4, 3, 8, 8), value), torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mine = [(flat + 0.1).requires_grad_(), (varied + 1).requires_grad_()]
+    inputs = dict.fromkeys(("dead", "alive"), Inputs(1, np.arange(3)))
+    loss = feature_loss(mine, [flat, varied], inputs)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(1 / varied.var(correction=0)) / 2, rel=1e-5)
+    assert mine[0].grad is not None and not mine[0].grad.any()
+    assert mine[1].grad is not None and mine[1].grad.any()
 
 
 @pytest.mark.parametrize("wanted", [{"recipe": {"features": -1}}, {"recipe": {"features": 1}, "distill": False}], ids=str)

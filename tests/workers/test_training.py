@@ -92,6 +92,7 @@ RECIPES = [
     {"augment": ["flips", "crops"], "average": 0.9, "label_smoothing": 0.1},
     {"features": 1.0},
     {"augment": ["cutmix"], "features": 1.0},
+    {"precision": "bfloat16", "features": 1.0},
 ]
 
 
@@ -241,6 +242,26 @@ def test_label_smoothing_and_the_optimiser_change_what_is_learnt(dense: fx.Graph
         for recipe in ({}, {"label_smoothing": 0.5}, {"optimizer": "adamw"})
     )
     assert len({plain, smooth, adam}) == 3
+
+
+@pytest.mark.parametrize("recovery", [{}, {"recipe": {"features": 1.0}}, {"distill": False}], ids=str)
+def test_training_in_bfloat16_comes_near_to_the_same_weights_and_they_are_float32(
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path, recovery: dict[str, Any]
+) -> None:
+    exact, rounded = (
+        Job(dense, splits, tmp_path, **{**recovery, "recipe": {**recovery.get("recipe", {}), "precision": precision}})
+        for precision in ("float32", "bfloat16")
+    )
+    start = _weights(exact)
+    losses = [job.trainer.epoch() for job in (exact, rounded)]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert {tensor.dtype for tensor in rounded.network.parameters()} == {torch.float32}
+    apart, moved = _weights(rounded) - _weights(exact), _weights(exact) - start
+    assert 0 < float(apart.norm()) < 0.3 * float(moved.norm())
+
+
+def _weights(job: Job) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in job.network.parameters()])
 
 
 @pytest.mark.parametrize("recipe", [{}, {"augment": ["flips"]}], ids=str)

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from pruners.graph.groups import Coupling, Indices, positions
 
-
 _FLAT = 1e-6  # of the mean square: a variance below it is float32's rounding, of channels that are constant
 
 
@@ -91,6 +90,6 @@ def feature_loss(found: Sequence[Tensor], wanted: Sequence[Tensor], inputs: Mapp
 
 
 def _channels(values: Tensor, dim: int, stay: Tensor) -> Tensor:
-    """Those that stay, in the same layout; ``index_select`` copies all of what is not contiguous, as channels last look to it."""
+    """Those that stay, in the same layout; ``index_select`` would copy all of what is channels last."""
     last = values.movedim(dim, -1)
     return last.index_select(-1, stay).movedim(-1, dim) if last.is_contiguous() else values.index_select(dim, stay)

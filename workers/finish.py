@@ -17,6 +17,7 @@ from workers.device import CPU, moved
 from workers.evaluator import Evaluator
 from workers.export import export_all, export_pt2
 from workers.export.int8 import check_int8, export_int8, outputs_of
+from workers.familiar import familiar
 from workers.fine_tuning import FineTuning
 from workers.log import Artefact, Finished, JobLog, Measurement
 from workers.passes import Passes
@@ -229,6 +230,10 @@ class Finish:
         plans = [self._space.dense, *(each.winner.widths for each in kept)]
         latencies = known or self._latencies(plans, kept)
         metrics = [evaluator.quality(evaluator.dense, self._splits.test).metric, *(each.quality.metric for each in kept)]
+        if self._spec.task.metric in ("top1", "top5"):
+            searched = evaluator.quality(evaluator.dense, self._splits.search).metric
+            if (told := familiar(searched, metrics[0], self._splits)) is not None:
+                self._log.progress(told)
         files = [dense_file, *(_file(each, "pt2") for each in artefacts)]
         bounds = [None, *(each.bound if self._spec.constraint is not None else None for each in kept)]
         baseline, *measured = [

@@ -8,22 +8,20 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from workers.data import Splits
-
 _CERTAIN = 0.999  # of jobs whose search inputs are as new as the test inputs, this share is not told so
 
 
-def familiar(search: float, test: float, splits: Splits) -> str | None:
+def familiar(search: float, searched: int, test: float, tested: int) -> str | None:
     """What to tell somebody whose search inputs the dense network answers better than test inputs, beyond chance.
 
     Args:
         search: share of right answers on the search split, 0…1.
-        test: the same on the test split.
-        splits: of those sizes.
+        searched: its inputs.
+        test: share of right answers on the test split.
+        tested: its inputs.
     """
-    sizes = len(splits.search), len(splits.test)
-    right = (search * sizes[0] + test * sizes[1]) / sum(sizes)
-    error = math.sqrt(right * (1 - right) * (1 / sizes[0] + 1 / sizes[1]))
+    right = (search * searched + test * tested) / (searched + tested)
+    error = math.sqrt(right * (1 - right) * (1 / searched + 1 / tested))
     if search - test <= NormalDist().inv_cdf(_CERTAIN) * error:
         return None
     return (

@@ -232,7 +232,7 @@ class Finish:
         metrics = [evaluator.quality(evaluator.dense, self._splits.test).metric, *(each.quality.metric for each in kept)]
         if self._spec.task.metric in ("top1", "top5"):
             searched = evaluator.quality(evaluator.dense, self._splits.search).metric
-            if (told := familiar(searched, metrics[0], self._splits)) is not None:
+            if (told := familiar(searched, len(self._splits.search), metrics[0], len(self._splits.test))) is not None:
                 self._log.progress(told)
         files = [dense_file, *(_file(each, "pt2") for each in artefacts)]
         bounds = [None, *(each.bound if self._spec.constraint is not None else None for each in kept)]

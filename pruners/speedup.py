@@ -195,7 +195,7 @@ def _check(model: nn.Module, masks: Masks) -> None:
 
 
 def _masked(model: nn.Module, masks: Masks) -> nn.Module:
-    masked = copy.deepcopy(model).cpu().eval()
+    masked = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
     remove_masks(masked)
     with torch.no_grad():
         for name, parts in masks.items():

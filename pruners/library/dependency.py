@@ -38,7 +38,7 @@ def coupled_sets(model: nn.Module, dummy_input: Tensor | tuple[Tensor, ...], cha
     Raises:
         InvalidInput: a network that cannot be exported or read.
     """
-    plain = copy.deepcopy(model).cpu().eval()
+    plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
     remove_masks(plain)
     coupling = trace(as_graph(plain, (dummy_input,) if isinstance(dummy_input, Tensor) else tuple(dummy_input)))
     members = {(member.tensor, member.dim): member.classes for member in coupling.members}

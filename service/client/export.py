@@ -32,7 +32,9 @@ def export_model(model: torch.nn.Module, example_input: torch.Tensor, path: Path
         example = torch.cat([example] * _BATCH)
     shapes = ({0: torch.export.Dim("batch")},)
     try:
-        program = torch.export.export(copy.deepcopy(model).cpu().eval(), (example,), dynamic_shapes=shapes)
+        # In channels last, torch takes every weight for a part of a larger one, and warns.
+        plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
+        program = torch.export.export(plain, (example,), dynamic_shapes=shapes)
     except Exception as error:  # whatever the user's forward, or torch about it, raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InvalidInput("model", None, f"cannot be exported by torch.export: {reason}") from error

@@ -74,10 +74,11 @@ def mobilenet() -> tuple[nn.Module, dict[str, list[int]], dict[str, int]]:
     return MobileNetV2(), layers, {"features.5.conv.3": 141, "features.6.conv.3": 143, "features.20": 1279}
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("case", [resnet, vgg, mobilenet])
-def test_masked_channels_are_removed_and_the_outputs_stay(case: object, tmp_path: Path) -> None:
+def test_masked_channels_are_removed_and_the_outputs_stay(case: object, layout: torch.memory_format, tmp_path: Path) -> None:
     model, layers, widths = case()  # type: ignore[operator]
-    randomise(model)
+    randomise(model).to(memory_format=layout)
     masks = channel_masks(model, layers)
     torch.save(masks, tmp_path / "masks.pth")
     before = copy.deepcopy(model.state_dict())

@@ -17,6 +17,8 @@ from rich.console import Console
 from torch import nn
 
 from pruners.errors import InvalidInput, JobFailed, SecateurError
+from pruners.graph.modules import build_module
+from pruners.graph.program import read_program
 from service.client import Client, RequestRefused, ServerUnreachable, display, progress
 from service.client.export import export_model
 from service.client.job import Job
@@ -284,6 +286,17 @@ def test_on_a_terminal_progress_is_a_bar(client: Client, server: FakeServer, mon
     assert "10/10 trials" in shown
     assert "ETA" in shown
     assert "best: top-1 accuracy 0.9700, 49.9 % of macs" in shown
+
+
+def test_a_network_in_channels_last_is_exported_as_any_other(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)).to(
+        memory_format=torch.channels_last
+    )
+    x = torch.randn(2, 3, 8, 8)
+    export_model(model, x, tmp_path / "model.pt2")  # a warning would fail here
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last), "the user's own stays as it is"
+    assert torch.allclose(build_module(read_program(tmp_path / "model.pt2"))(x), model.eval()(x), atol=1e-6)
 
 
 class Untraceable(nn.Module):

@@ -8,7 +8,6 @@ makes of a channel of zeros goes with the channel.
 
 from __future__ import annotations
 
-import copy
 import pickle
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from pruners.graph.check import traced
 from pruners.graph.groups import Coupling, Group, Indices
 from pruners.graph.layers import BatchNorm
 from pruners.graph.modules import build_module
+from pruners.graph.plain import plain_copy
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
 from pruners.masking import Masks, remove_masks
@@ -195,7 +195,7 @@ def _check(model: nn.Module, masks: Masks) -> None:
 
 
 def _masked(model: nn.Module, masks: Masks) -> nn.Module:
-    masked = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
+    masked = plain_copy(model)
     remove_masks(masked)
     with torch.no_grad():
         for name, parts in masks.items():

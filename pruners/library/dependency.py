@@ -8,7 +8,6 @@ the lowest scores, added up over the set, go.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pruners.graph.groups import Indices
+from pruners.graph.plain import plain_copy
 from pruners.graph.trace import trace
 from pruners.library.ranking import share
 from pruners.masking import remove_masks
@@ -38,7 +38,7 @@ def coupled_sets(model: nn.Module, dummy_input: Tensor | tuple[Tensor, ...], cha
     Raises:
         InvalidInput: a network that cannot be exported or read.
     """
-    plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
+    plain = plain_copy(model)
     remove_masks(plain)
     coupling = trace(as_graph(plain, (dummy_input,) if isinstance(dummy_input, Tensor) else tuple(dummy_input)))
     members = {(member.tensor, member.dim): member.classes for member in coupling.members}

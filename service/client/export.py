@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from pruners.errors import InvalidInput
+from pruners.graph.plain import plain_copy
 
 _BATCH = 2  # the least example batch that torch.export keeps dynamic: it treats sizes 0 and 1 as constants
 
@@ -32,9 +32,7 @@ def export_model(model: torch.nn.Module, example_input: torch.Tensor, path: Path
         example = torch.cat([example] * _BATCH)
     shapes = ({0: torch.export.Dim("batch")},)
     try:
-        # In channels last, torch takes every weight for a part of a larger one, and warns.
-        plain = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
-        program = torch.export.export(plain, (example,), dynamic_shapes=shapes)
+        program = torch.export.export(plain_copy(model), (example,), dynamic_shapes=shapes)
     except Exception as error:  # whatever the user's forward, or torch about it, raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InvalidInput("model", None, f"cannot be exported by torch.export: {reason}") from error

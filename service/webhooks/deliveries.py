@@ -97,6 +97,9 @@ class Deliveries:
             log.warning("webhook_undelivered", **about, reason=str(error))
             await _to_its_end(run_in_threadpool(self._outbox.failed, message, str(error)))
             return False
+        except asyncio.CancelledError:  # the service ends, and nobody knows whether it arrived
+            await _to_its_end(run_in_threadpool(self._outbox.released, message))
+            raise
         log.info("webhook_delivered", **about, address=address, status=status, seconds=round(time.monotonic() - began, 3))
         await _to_its_end(run_in_threadpool(self._outbox.delivered, message, address, status))
         return True

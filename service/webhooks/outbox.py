@@ -67,6 +67,14 @@ class Outbox:
                 )
             )
 
+    def released(self, message: Message) -> None:
+        """It was not made to its end: as if it had not been taken, so that nobody waits for the lease to end."""
+        with self._database.write() as session:
+            delivery = session.get(Delivery, message.event_id, with_for_update=True)
+            if delivery is not None and delivery.tries == message.tries:
+                delivery.due_at = now(session)
+                delivery.tries -= 1
+
     def failed(self, message: Message, reason: str) -> None:
         """It has not arrived: it is tried again later, or behind the last try given up, with all that waits behind it.
 

@@ -44,6 +44,14 @@ def missing(resources: Resources) -> str | None:
     )
 
 
+def rounded(call: Callable[..., T], device: torch.device, precision: str) -> Callable[..., T]:
+    """The same, in bfloat16 if that is the precision: products, and what else is safe so; not norms and sums."""
+    if precision == "float32":
+        return call
+    run: Callable[..., T] = torch.autocast(device.type, torch.bfloat16)(call)
+    return run
+
+
 def moved(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:
     """The same network, itself moved; tensors that it makes of nothing are made there too."""
     changed = False

@@ -18,7 +18,7 @@ from pruners.graph.chain import chain, fingerprints, mutates
 from pruners.graph.fuse import fused
 from pruners.recovery.batchnorm import recalibrating
 from workers.data import EVALUATION_BATCH, Split, Splits
-from workers.device import CPU, Fitting, Images, copied, device_of, moved, pieces, room
+from workers.device import CPU, Fitting, Images, copied, device_of, moved, pieces, room, rounded
 from workers.objective import make_objective
 from workers.prefixes import Prefixes, Run
 from workers.quality import Objective, Quality
@@ -159,10 +159,7 @@ class Passes:
 
     def _rounded(self, part: fx.GraphModule) -> Run:
         """A part in the precision of trials."""
-        if self._resources.precision == "float32":
-            return part
-        run: Run = torch.autocast(self.device.type, torch.bfloat16)(part)  # products, what is safe so; not norms and sums
-        return run
+        return rounded(part, self.device, self._resources.precision)
 
     def _parts(self, module: fx.GraphModule) -> list[fx.GraphModule]:
         if self._chained is None or self._chained[0] is not module:  # a network is recalibrated, then judged

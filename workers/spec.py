@@ -185,7 +185,7 @@ class Recipe(Strict):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="Of the passes of training. In bfloat16, convolutions and products take about half the time where the "
-        "processor has it (avx512_bf16, amx_bf16, GPUs since 2020); weights, losses and their averages stay float32.",
+        "processor has it (avx512_bf16, amx_bf16, GPUs since 2020); weights, and the loss of outputs, stay float32.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of a label that is spread over all classes.")
     average: float = Field(

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from workers.augment import augmented, cutmix
 from workers.data import Split, as_input
-from workers.device import CPU, Fitting, pieces, sent
+from workers.device import CPU, Fitting, pieces, rounded, sent
 from workers.features import Inputs, feature_loss, telling
 from workers.quality import Objective
 from workers.spec import Recipe
@@ -83,10 +83,8 @@ class Trainer:
         self._distill = distill
         self._device = next((parameter.device for parameter in module.parameters()), CPU)
         self._fitting = Fitting()
-        # Products, and what else is safe so; not norms and sums. Weights and gradients are float32.
-        rounded = torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
-        self._telling = rounded(telling(module, self._inputs))
-        self._ask = rounded(teacher)
+        self._telling = rounded(telling(module, self._inputs), self._device, recipe.precision)
+        self._ask = rounded(teacher, self._device, recipe.precision)
         self.done = done
         self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, done)).generate_state(1)[0]))
         self.optimizer = _optimizer(module, recipe)
@@ -189,11 +187,12 @@ class Trainer:
 
     def _loss(self, images: Tensor, labels: Tensor | None, wanted: Tensor | None) -> Tensor:
         outputs, found = self._telling(images)
-        right = None if labels is None else self._objective.loss(_exact(outputs), labels, self._recipe.label_smoothing)
+        outputs = _exact(outputs)
+        right = None if labels is None else self._objective.loss(outputs, labels, self._recipe.label_smoothing)
         if right is not None and not self._learns_answers:
             return right
         answers, inputs = self._ask(images) if wanted is None else (wanted, ())
-        soft = self._objective.soft_loss(_exact(outputs), _exact(answers))
+        soft = self._objective.soft_loss(outputs, _exact(answers))
         loss = soft if right is None else _SOFT_SHARE * soft + (1 - _SOFT_SHARE) * right
         return loss + self._recipe.features * feature_loss(found, inputs, self._inputs) if self._inputs else loss
 

@@ -132,6 +132,14 @@ def hooked(database: Database, url: str, **webhook: Any) -> str:
         return job.id
 
 
+def posted(api: TestClient, receiver: Receiver) -> str:
+    """The id of a job that was just sent, with a webhook."""
+    ids = {kind: api.post(f"/{kind}s", content=kind.encode()).json()["id"] for kind in ("model", "dataset")}
+    sent = {**ids, "budget": {"ratio": 0.5}, "webhook": {"url": receiver.url, "secret": SECRET}}
+    job: str = api.post("/jobs", json=sent).json()["id"]
+    return job
+
+
 def deliver(database: Database, **options: Any) -> None:
     """What is due now."""
 
@@ -523,9 +531,7 @@ def test_a_delivery_that_is_not_answered_when_a_service_ends_is_left_to_the_next
     settings = make_settings(tmp_path / "data", database_url=database_url, webhook_networks="127.0.0.0/8, fd00::/8")
     try:
         with TestClient(create_app(settings, inspect=inspect, ray=ray), headers={"Authorization": f"Bearer {TOKEN}"}) as api:
-            ids = {kind: api.post(f"/{kind}s", content=kind.encode()).json()["id"] for kind in ("model", "dataset")}
-            sent = {**ids, "budget": {"ratio": 0.5}, "webhook": {"url": receiver.url, "secret": SECRET}}
-            job = api.post("/jobs", json=sent).json()["id"]
+            job = posted(api, receiver)
             _, headers, _ = receiver.received.get(timeout=60)
     finally:
         receiver.ready.set()
@@ -550,9 +556,7 @@ def test_a_running_service_delivers(
     settings = make_settings(tmp_path / "data", database_url=database_url, webhook_networks="127.0.0.0/8, fd00::/8")
     app = create_app(settings, inspect=inspect, ray=ray)
     with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as api:
-        ids = {kind: api.post(f"/{kind}s", content=kind.encode()).json()["id"] for kind in ("model", "dataset")}
-        sent = {**ids, "budget": {"ratio": 0.5}, "webhook": {"url": receiver.url, "secret": SECRET}}
-        job = api.post("/jobs", json=sent).json()["id"]
+        job = posted(api, receiver)
         _, _, body = receiver.received.get(timeout=60)
         assert json.loads(body)["data"]["state"] == "queued"
     database = Database(database_url)

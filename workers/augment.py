@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from workers.data import Split
+
 _SHIFT = 8  # crops move by an eighth of the image at most: the 4 of 32 pixels of He et al. 2016
+_ONE_RECTANGLE = 16  # images that are mixed alike where networks are compared: 32 rectangles in the usual 512 images
 
 
 def augmented(images: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
@@ -42,3 +46,20 @@ def cutmix(images: Tensor, generator: torch.Generator) -> Tensor:
     mixed = images.clone()
     mixed[there] = images[torch.randperm(len(images), generator=generator)][there]
     return mixed
+
+
+def redrawn(split: Split, kinds: Sequence[str]) -> Split:
+    """A split as training would show it: its images changed by ``kinds``, each in one way, the same in every process.
+
+    Networks are compared on it that training changed with others that it did not: a choice that was made on the images
+    themselves, such as that of a plan, favours what was not changed since (docs/recovery.md has figures). Labels stay, also
+    those of mixed images, which are nobody's: compare outputs there. Without ``kinds`` it is the split itself.
+    """
+    if not kinds:
+        return split
+    generator, changed = torch.Generator().manual_seed(0), np.empty_like(split.x)
+    for start in range(0, len(split), _ONE_RECTANGLE):
+        rows = slice(start, start + _ONE_RECTANGLE)
+        images = augmented(torch.tensor(split.x[rows]), kinds, generator)
+        changed[rows] = (cutmix(images, generator) if "cutmix" in kinds else images).numpy()
+    return Split(changed, split.y)

@@ -25,9 +25,9 @@ SEARCH_SHARE = 0.2  # of the training images at most; the rest still recalibrate
 EVALUATION_BATCH = 64  # fills a core and stays in its cache: a ResNet-56 takes a third longer with 128 in the plain layout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """Inputs ``x`` ``[n, …]`` and their labels ``y`` ``[n, …]``, ``None`` if there are none."""
+    """Inputs ``x`` ``[n, …]`` and their labels ``y`` ``[n, …]``, ``None`` if there are none. Equal to itself alone."""
 
     x: NDArray[Any]
     y: NDArray[Any] | None

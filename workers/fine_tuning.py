@@ -10,6 +10,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor, fx, nn
 
+from workers.augment import redrawn
+from workers.data import Split
 from workers.pruned import save_whole
 from workers.quality import Objective, Quality
 from workers.spec import Recovery
@@ -34,12 +36,14 @@ class FineTuning:
     """Trains a network in place for some epochs, and leaves it as it was best on the search split.
 
     Best is what is nearest to the dense network, or by the metric where training is by the labels alone; the network before the
-    training is among those compared.
+    training is among those compared. They are compared on images changed as the recipe changes those that it trains on: the
+    network as cut was chosen on the images as they are.
 
     Args:
         network: what is trained.
         trainer: of it, a fresh one.
-        judge: how a network does on the search split.
+        judge: how a network does on a split.
+        search: that split.
         objective: says which metric is better.
         recovery: the job's: epochs, distillation, recipe.
         file: written behind every epoch; training goes on from what an earlier process left in it. Of this network alone.
@@ -50,7 +54,8 @@ class FineTuning:
         self,
         network: fx.GraphModule,
         trainer: Trainer,
-        judge: Callable[[fx.GraphModule], Quality],
+        judge: Callable[[fx.GraphModule, Split], Quality],
+        search: Split,
         objective: Objective,
         recovery: Recovery,
         file: Path,
@@ -59,6 +64,8 @@ class FineTuning:
         self._network = network
         self._trainer = trainer
         self._judge = judge
+        self._search = search
+        self._compared = redrawn(search, recovery.recipe.augment)
         self._objective = objective
         self._recovery = recovery
         self._file = file
@@ -80,7 +87,7 @@ class FineTuning:
             loss = self._trainer.epoch(after_step)
             state["epoch"] += 1
             judged = self._averaged.eval()
-            quality = self._judge(judged)
+            quality = self._judge(judged, self._search)
             said = f"{self._objective.metric.title} {quality.metric:.4f} on the search split"
             self._progress(
                 f"Fine-tuning: epoch {state['epoch']} of {epochs}, loss {loss:.4f}, {said}.",
@@ -89,7 +96,8 @@ class FineTuning:
                 loss=loss,
                 metric=quality.metric,
             )
-            figures = self._figures(quality)
+            alike = self._compared is self._search
+            figures = self._figures(quality if alike else self._judge(judged, self._compared))
             state["idle"] += 1
             if figures > state["best_figures"]:
                 state |= {"best": _copy(judged), "best_figures": figures, "idle": 0}
@@ -119,7 +127,7 @@ class FineTuning:
             weights=start,
             average=start,
             best=start,
-            best_figures=self._figures(self._judge(self._network)),
+            best_figures=self._figures(self._judge(self._network, self._compared)),
             idle=0,
         )
 

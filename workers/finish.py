@@ -48,7 +48,8 @@ def finished(
         FineTuning(
             network,
             evaluator.trainer(pruned),
-            lambda module: evaluator.quality(module, splits.search),
+            evaluator.quality,
+            splits.search,
             evaluator.passes.objective,
             spec.recovery.model_copy(update={"final_epochs": epochs}),
             file,

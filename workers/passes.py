@@ -78,7 +78,7 @@ class Passes:
         self._prefix_bytes = prefix_bytes
         self._resources = resources
         self._fitting = Fitting()
-        self._references: dict[int, Tensor] = {}  # the dense network's outputs by split, on the CPU
+        self._references: dict[Split, Tensor] = {}  # the dense network's outputs, on the CPU
         self._chained: tuple[fx.GraphModule, list[fx.GraphModule]] | None = None
         self.device = device_of(resources)
         self._batch = EVALUATION_BATCH if self.device == CPU else _GPU_BATCH
@@ -146,9 +146,9 @@ class Passes:
 
     def _reference(self, split: Split, most: int) -> Tensor:
         """The dense network's outputs on a split, on the CPU."""
-        if id(split) not in self._references:
-            self._references[id(split)] = _joined(list(self._outputs(self.dense, split, most)))
-        return self._references[id(split)]
+        if split not in self._references:
+            self._references[split] = _joined(list(self._outputs(self.dense, split, most)))
+        return self._references[split]
 
     def _outputs(self, module: fx.GraphModule, split: Split, most: int) -> Generator[Tensor]:
         module.eval()

@@ -107,6 +107,14 @@ def test_other_splits_are_not_taken_for_the_search_images(tmp_path: Path) -> Non
     assert made.passes.searched.run_parts == before
 
 
+def test_a_split_is_not_taken_for_one_that_is_gone(tmp_path: Path) -> None:
+    passes, draw = evaluator(randomise(CifarResNet(8, width=4)), tmp_path, 0).passes, np.random.default_rng(1)
+    for _ in range(20):  # a new object takes the address of one that was thrown away
+        split = Split(draw.normal(size=(8, 3, 8, 8)).astype(np.float32), draw.integers(0, 5, 8))
+        assert passes.quality(passes.dense, split).divergence == pytest.approx(0.0, abs=1e-6)
+        del split
+
+
 def test_who_cannot_win_is_given_up_early_and_its_estimate_stays_behind(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

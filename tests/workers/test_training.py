@@ -15,11 +15,12 @@ from torch import Tensor, fx
 from pruners.graph.trace import trace
 from tests.exporting import load
 from tests.networks import CifarResNet, randomise
-from workers.augment import augmented, cutmix
+from workers.augment import augmented, cutmix, redrawn
 from workers.data import Split, Splits
 from workers.features import kept_inputs
 from workers.fine_tuning import FineTuning
 from workers.passes import Passes
+from workers.quality import Quality
 from workers.spec import Recovery
 from workers.teacher import Teacher
 from workers.training import Trainer
@@ -68,8 +69,8 @@ class Job:
         self.file = folder / "0.tuned"
         self.splits = splits
 
-    def judge(self, network: fx.GraphModule) -> Any:
-        return self.passes.quality(network, self.splits.search)
+    def judge(self, network: fx.GraphModule, split: Split) -> Quality:
+        return self.passes.quality(network, split)
 
     def run(self, most_epochs: int | None = None) -> dict[str, Tensor]:
         """Tunes; dies behind so many epochs, if so many are stated."""
@@ -80,7 +81,8 @@ class Job:
                 raise KeyboardInterrupt
 
         tuning = FineTuning(
-            *(self.network, self.trainer, self.judge, self.passes.objective, self.recovery, self.file, progress)
+            *(self.network, self.trainer, self.judge, self.splits.search, self.passes.objective),
+            *(self.recovery, self.file, progress),
         )
         tuning.run()
         return self.network.state_dict()
@@ -114,22 +116,45 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize("distill", [True, False])
+@pytest.mark.parametrize("augment", [(), ("flips", "crops")], ids=str)
 def test_the_best_epoch_on_the_search_split_is_kept(
-    dense: fx.GraphModule, splits: Splits, tmp_path: Path, distill: bool
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path, distill: bool, augment: tuple[str, ...]
 ) -> None:
-    job = Job(dense, splits, tmp_path, distill=distill, recipe={"learning_rate": 0.3})
-    start = job.judge(job.network)
-    judged: list[Any] = []
-    judge = job.judge
-    job.judge = lambda network: judged.append(judge(network)) or judged[-1]  # type: ignore[method-assign, func-returns-value]
+    job = Job(dense, splits, tmp_path, distill=distill, recipe={"learning_rate": 0.3, "augment": augment})
+    compared = redrawn(splits.search, augment)
+    start = job.judge(job.network, compared)
+    judged: list[Quality] = []
+
+    def judge(network: fx.GraphModule, split: Split) -> Quality:
+        if np.array_equal(split.x, compared.x):
+            judged.append(job.passes.quality(network, split))
+        return job.passes.quality(network, split)
+
+    job.judge = judge  # type: ignore[method-assign]
     job.run()
     assert len(judged) == 5
     assert judged[0] == start
-    end = judge(job.network)
+    end = job.passes.quality(job.network, compared)
     if distill:
         assert end.divergence == min(quality.divergence for quality in judged)
     else:
         assert end.metric == max(quality.metric for quality in judged)
+
+
+def test_a_cut_that_is_near_on_the_search_images_alone_does_not_stand_for_its_training(
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path
+) -> None:
+    """As where a plan was chosen on images that the dense network knows by heart: the cut is ahead on those, nowhere else."""
+    job = Job(dense, splits, tmp_path, recipe={"augment": ["cutmix"]})
+    start = {name: tensor.clone() for name, tensor in job.network.state_dict().items()}
+
+    def judge(network: fx.GraphModule, split: Split) -> Quality:
+        as_cut = all(torch.equal(start[name], tensor) for name, tensor in network.state_dict().items())
+        at_home = split is splits.search
+        return Quality(0.5, {(True, True): 0.0, (True, False): 1.0}.get((as_cut, at_home), 0.5), np.zeros(1, np.float32))
+
+    job.judge = judge  # type: ignore[method-assign]
+    assert any(not torch.equal(start[name], tensor) for name, tensor in job.run().items())
 
 
 def test_every_epoch_is_told_in_figures(dense: fx.GraphModule, splits: Splits, tmp_path: Path) -> None:
@@ -215,6 +240,24 @@ def test_cutmix_covers_any_share_of_the_area_alike() -> None:
     assert [sum(share <= top for share in swapped) / len(swapped) for top in (0.25, 0.5, 0.75)] == pytest.approx(
         [0.25, 0.5, 0.75], abs=0.06
     )
+
+
+def test_a_split_is_redrawn_as_training_would_show_it_and_alike_each_time() -> None:
+    draw = np.random.default_rng(0)
+    split = Split(draw.integers(0, 256, (40, 3, 16, 16), dtype=np.uint8), draw.integers(0, 5, 40))
+    assert redrawn(split, ()) is split
+    flipped = redrawn(split, ("flips",))
+    mirrored = [not np.array_equal(*pair) for pair in zip(flipped.x, split.x, strict=True)]
+    assert 8 < sum(mirrored) < 32
+    expected = np.where(np.array(mirrored)[:, None, None, None], split.x[..., ::-1], split.x)
+    assert np.array_equal(flipped.x, expected)
+    mixed = redrawn(split, ("cutmix",))
+    changed = (mixed.x != split.x).any(axis=(1, 2, 3))
+    assert changed.mean() > 0.75
+    assert {mixed.x.dtype, flipped.x.dtype} == {split.x.dtype}
+    assert all(found.y is split.y for found in (flipped, mixed))
+    for kinds, once in ((("flips",), flipped), (("cutmix",), mixed)):
+        assert np.array_equal(redrawn(split, kinds).x, once.x)
 
 
 def test_mixed_images_are_told_by_the_dense_network_alone(

@@ -20,15 +20,13 @@ from torch import Tensor, fx, nn
 
 from pruners.errors import InvalidInput
 from pruners.graph.check import traced
+from pruners.graph.export import plain_copy, write_program
 from pruners.graph.groups import Coupling, Group, Indices
 from pruners.graph.layers import BatchNorm
 from pruners.graph.modules import build_module
-from pruners.graph.plain import plain_copy
 from pruners.graph.program import read_program
 from pruners.graph.shrink import shrink
 from pruners.masking import Masks, remove_masks
-
-_BATCH = 2  # the least example batch that torch.export keeps dynamic: it treats sizes 0 and 1 as constants
 
 
 class ModelSpeedup:
@@ -209,19 +207,13 @@ def as_graph(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     """The network as ``pruners.graph`` reads it, for any batch size.
 
     Args:
-        model: in the mode and with the weights to read, on the CPU.
+        model: with the weights to read; it is copied, not changed.
         inputs: examples ``[batch, …]``.
 
     Raises:
         InvalidInput: a network that cannot be exported or read.
     """
-    examples = tuple(torch.cat([x] * _BATCH) if len(x) < _BATCH else x for x in (x.detach().cpu() for x in inputs))
-    batch = torch.export.Dim("batch")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt2"
-        try:
-            torch.export.save(torch.export.export(model, examples, dynamic_shapes=tuple({0: batch} for _ in examples)), path)
-        except Exception as error:  # whatever the user's forward, or torch about it, raises
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise InvalidInput("model", None, f"cannot be exported by torch.export: {reason}") from error
+        write_program(model, inputs, path)
         return build_module(read_program(path))

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruners.graph.export import plain_copy
 from pruners.graph.groups import Indices
-from pruners.graph.plain import plain_copy
 from pruners.graph.trace import trace
 from pruners.library.ranking import share
 from pruners.masking import remove_masks

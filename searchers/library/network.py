@@ -6,7 +6,6 @@ as they are when the plan is made, and what has to be zero so that the masked ne
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from pruners.criteria.random import Random
 from pruners.errors import InvalidInput
 from pruners.graph.check import traced
 from pruners.graph.costs import Forms
+from pruners.graph.export import plain_copy
 from pruners.graph.groups import Group as Channels
 from pruners.importance import choose, group_scores
 from pruners.latency_table import LatencyTable
@@ -141,7 +141,7 @@ class ChannelNetwork(Network):
     def __init__(
         self, model: nn.Module, layers: Mapping[str, LayerConfig], metric: str, criterion: Criterion, dummy_input: Inputs
     ) -> None:
-        plain = copy.deepcopy(model).cpu().eval()
+        plain = plain_copy(model)
         remove_masks(plain)
         self._module = as_graph(plain, (dummy_input,) if isinstance(dummy_input, Tensor) else tuple(dummy_input))
         self.coupling = traced(self._module)

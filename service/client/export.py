@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from pruners.errors import InvalidInput
-from pruners.graph.plain import plain_copy
-
-_BATCH = 2  # the least example batch that torch.export keeps dynamic: it treats sizes 0 and 1 as constants
+from pruners.graph.export import write_program
 
 
 def export_model(model: torch.nn.Module, example_input: torch.Tensor, path: Path) -> Path:
@@ -27,16 +25,7 @@ def export_model(model: torch.nn.Module, example_input: torch.Tensor, path: Path
     """
     if not isinstance(example_input, torch.Tensor) or example_input.ndim == 0 or len(example_input) == 0:
         raise InvalidInput("example_input", type(example_input).__name__, "must be a tensor [batch, …] of one input at least")
-    example = example_input.detach().cpu()
-    if len(example) < _BATCH:
-        example = torch.cat([example] * _BATCH)
-    shapes = ({0: torch.export.Dim("batch")},)
-    try:
-        program = torch.export.export(plain_copy(model), (example,), dynamic_shapes=shapes)
-    except Exception as error:  # whatever the user's forward, or torch about it, raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InvalidInput("model", None, f"cannot be exported by torch.export: {reason}") from error
-    torch.export.save(program, path)
+    write_program(model, (example_input,), path)
     return path
 
 

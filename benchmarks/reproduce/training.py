@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from benchmarks.reproduce.images import Images
 
+_MOMENTUM = 0.9
 _SHIFT = 4  # pixels that an image is moved by at most
 _TEST_BATCH = 256
 
@@ -36,18 +37,19 @@ class Recipe:
 
     def optimizer(self, network: nn.Module) -> torch.optim.SGD:
         return torch.optim.SGD(
-            network.parameters(), self.learning_rate, momentum=0.9, weight_decay=self.weight_decay, nesterov=True
+            network.parameters(), self.learning_rate, momentum=_MOMENTUM, weight_decay=self.weight_decay, nesterov=True
         )
 
     def steps(self, images: int) -> int:
         """Of the optimiser in all."""
         return self.epochs * -(-images // self.batch)
 
-    def pull(self, images: int) -> float:
-        """The learning rates of all steps added up: how far a constant gradient of 1 moves a weight, momentum aside."""
+    def reach(self, images: int) -> float:
+        """How far a constant gradient of 1 moves a weight in all steps."""
         marks = [0.0, *self.drops, 1.0]
         shares = [end - start for start, end in pairwise(marks)]
-        return self.steps(images) * self.learning_rate * sum(share * 0.1**drop for drop, share in enumerate(shares))
+        rates = self.learning_rate * sum(share * 0.1**drop for drop, share in enumerate(shares))
+        return self.steps(images) * rates / (1 - _MOMENTUM)
 
 
 def train(

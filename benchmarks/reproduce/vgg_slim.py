@@ -1,7 +1,7 @@
 """VGG-19 on CIFAR-10 learns with its BatchNorm scales pulled to zero, loses 70 % of its channels, and is trained again.
 
     python -m benchmarks.reproduce.vgg_slim --data cifar10.npz
-    python -m benchmarks.reproduce.vgg_slim --data cifar10-subset.npz --small
+    python -m benchmarks.reproduce.vgg_slim --small
 
 Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017 (arXiv 1708.06519): 160 epochs with
 λ = 1e-4 on the scales, which begin at 0.5; the 70 % of channels with the smallest scales of the whole network go; then the
@@ -30,7 +30,10 @@ from pruners import L1FilterPruner, RandomFilterPruner, SlimPruner
 from pruners.config import ConfigList
 
 LAMBDA, GONE = 1e-4, 0.7
-FULL_PULL = 125_120 * 0.1 * (0.5 + 0.25 * 0.1 + 0.25 * 0.01)  # learning rates of the paper's steps, added up
+# How far λ alone moves a scale in the small setting, where scales begin at 0.5. In the paper's steps it is 6.6: as much in so few
+# learns little else (76.9 % on Fashion-MNIST with 4.0, 81.9 % with 2.0); with 1.0 scales of channels that go are not yet zero.
+_REACH = 2.0
+_SMALL_IMAGES, _SMALL_STEPS = 30_000, 1_876  # four epochs of as many images
 PUBLISHED = {
     "dense": "6.34",
     "Slim": "6.20, −88.5 % parameters, −51.0 % operations",
@@ -118,18 +121,18 @@ def main() -> None:
     """The command line."""
     parser = command_line(__doc__, "vgg-slim")
     parser.add_argument("--width", type=float, help="share of the channels; 1, or 0.25 with --small")
-    parser.add_argument("--images", type=int, help="of the training images; all, or 5,170 with --small")
-    parser.add_argument("--epochs", type=int, help="of the dense networks; 160, or 15 with --small")
-    parser.add_argument("--retrain", type=int, help="epochs of the cut ones; 160, or 8 with --small")
-    parser.add_argument("--scale", type=float, help="λ; 1e-4, or with --small as much more as there is less training")
+    parser.add_argument("--images", type=int, help="of the training images; all, or 30,000 with --small")
+    parser.add_argument("--epochs", type=int, help="of the dense networks; 160, or 1,876 steps with --small")
+    parser.add_argument("--retrain", type=int, help="epochs of the cut ones; 160, or half the dense ones' with --small")
+    parser.add_argument("--scale", type=float, help="λ; 1e-4, or with --small as much more as fewer steps need")
     arguments = parser.parse_args()
     share = arguments.width or (0.25 if arguments.small else 1.0)
-    images = load_images(arguments.data).at_32().some(arguments.images or (5170 if arguments.small else None))
+    images = load_images(arguments.data).at_32().some(arguments.images or (_SMALL_IMAGES if arguments.small else None))
     shared = {"learning_rate": 0.1, "batch": 64, "weight_decay": 1e-4}
-    recipe = Recipe(arguments.epochs or (15 if arguments.small else 160), **shared)
-    retrain = Recipe(arguments.retrain or (8 if arguments.small else 160), **shared)
-    # Scales that begin at 0.5 reach zero if λ times the learning rates added up is as much.
-    scale = arguments.scale or (LAMBDA * FULL_PULL / recipe.pull(len(images.y_train)) if arguments.small else LAMBDA)
+    short = max(2, round(_SMALL_STEPS / Recipe(1, **shared).steps(len(images.y_train))))
+    recipe = Recipe(arguments.epochs or (short if arguments.small else 160), **shared)
+    retrain = Recipe(arguments.retrain or (short // 2 if arguments.small else 160), **shared)
+    scale = arguments.scale or (_REACH / recipe.reach(len(images.y_train)) if arguments.small else LAMBDA)
     setting = {"data": images.name, "images": len(images.y_train), "width": share, "scale": round(scale, 6)}
     setting |= {"recipe": asdict(recipe), "retrain": asdict(retrain)}
     results = measured(arguments, setting, lambda seed: run(seed, images, share, recipe, retrain, scale))

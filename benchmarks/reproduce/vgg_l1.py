@@ -1,7 +1,7 @@
 """VGG-16 on CIFAR-10 loses half the filters of seven layers, the smallest by L1 norm, and is trained again.
 
     python -m benchmarks.reproduce.vgg_l1 --data cifar10.npz
-    python -m benchmarks.reproduce.vgg_l1 --data cifar10-subset.npz --small
+    python -m benchmarks.reproduce.vgg_l1 --small
 
 Li, Kadav, Durdanovic, Samet and Graf, Pruning Filters for Efficient ConvNets, ICLR 2017 (arXiv 1608.08710), VGG-16-pruned-A:
 half of the filters of convolution 1 and of convolutions 8 to 13, then 40 epochs at a constant learning rate of 0.001. Error
@@ -71,15 +71,15 @@ def main() -> None:
     """The command line."""
     parser = command_line(__doc__, "vgg-l1")
     parser.add_argument("--width", type=float, help="share of the channels; 1, or 0.25 with --small")
-    parser.add_argument("--images", type=int, help="of the training images; all, or 5,170 with --small")
-    parser.add_argument("--epochs", type=int, help="of the dense network; 160, or 20 with --small")
-    parser.add_argument("--retrain", type=int, help="epochs of the cut one; 40, or 5 with --small")
+    parser.add_argument("--images", type=int, help="of the training images; all, or 30,000 with --small")
+    parser.add_argument("--epochs", type=int, help="of the dense network; 160, or 4 with --small")
+    parser.add_argument("--retrain", type=int, help="epochs of the cut one; 40, or 1 with --small")
     arguments = parser.parse_args()
     share = arguments.width or (0.25 if arguments.small else 1.0)
-    images = load_images(arguments.data).at_32().some(arguments.images or (5170 if arguments.small else None))
-    dense = Recipe(arguments.epochs or (20 if arguments.small else 160), 0.05 if arguments.small else 0.1)
+    images = load_images(arguments.data).at_32().some(arguments.images or (30_000 if arguments.small else None))
+    dense = Recipe(arguments.epochs or (4 if arguments.small else 160), 0.05 if arguments.small else 0.1)
     # A hundredth of the paper's steps at its learning rate would leave the weights where they are.
-    retrain = Recipe(arguments.retrain or (5 if arguments.small else 40), 0.01 if arguments.small else 0.001, drops=())
+    retrain = Recipe(arguments.retrain or (1 if arguments.small else 40), 0.01 if arguments.small else 0.001, drops=())
     setting = {"data": images.name, "images": len(images.y_train), "width": share}
     setting |= {"dense": asdict(dense), "retrain": asdict(retrain)}
     results = measured(arguments, setting, lambda seed: run(seed, images, share, dense, retrain))

@@ -36,7 +36,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from pruners.errors import InvalidInput, SecateurError
-from workers.plan import refusal
+from workers.refusal import refusal
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -11,7 +11,7 @@ from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_val
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pruners.errors import InvalidInput
-from workers.plan import refusal
+from workers.refusal import refusal
 
 GIB = 2**30
 

@@ -41,9 +41,10 @@ from workers.features import Inputs, kept_inputs
 from workers.inspection import describe_groups
 from workers.log import Plan
 from workers.passes import Passes, Race
-from workers.plan import check_schedule, check_scored, make_space, ranks_globally, refusal
+from workers.plan import check_schedule, check_scored, make_space, ranks_globally
 from workers.pruned import Pruned, State
 from workers.quality import Quality
+from workers.refusal import refusal
 from workers.schedules.base import SCHEDULES, Schedule, Task
 from workers.spec import JobSpec
 from workers.teacher import Teacher

@@ -21,6 +21,7 @@ from searchers.finals import Finals
 from searchers.guarantee import MOST_SIZES, Guaranteed
 from searchers.sizes import EveryBudget
 from searchers.space import Budget, Group, SearchSpace
+from workers.refusal import refusal
 from workers.spec import LATENCY_MS, JobSpec, LayerRule
 from workers.spec import Budget as Stated
 
@@ -226,24 +227,6 @@ def selected_groups(inspection_groups: Sequence[Mapping[str, Any]], rules: Seque
     if not chosen:
         raise InvalidInput("pruner.config_list", None, _nothing_selected(free, rules))
     return chosen
-
-
-def refusal(errors: Sequence[Mapping[str, Any]], prefix: str = "") -> InvalidInput:
-    """The first of pydantic's errors as one sentence that names the field under the name its sender typed."""
-    error = errors[0]
-    place = [part for part in map(str, error["loc"]) if " " not in part]  # which the tags of a union have, and no field
-    field = ".".join([prefix] * bool(prefix) + place) or "body"
-    kind, message = error["type"], str(error["msg"])
-    if kind == "missing":
-        return InvalidInput(field, None, "is missing; add it")
-    if kind == "extra_forbidden":
-        return InvalidInput(field, error["input"], "is not a known field; check its spelling or leave it out")
-    problem = message.removeprefix("Value error, ")
-    if problem.startswith("Input should "):
-        problem = problem.removeprefix("Input ")
-    else:
-        problem = f"is not usable: {problem[:1].lower()}{problem[1:]}"
-    return InvalidInput(field, error["input"], problem)
 
 
 def _check_rule(field: str, rule: LayerRule, groups: Sequence[Mapping[str, Any]]) -> None:

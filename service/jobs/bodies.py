@@ -20,9 +20,11 @@ from service.jobs.schemas import JobRequest
 from service.models.repository import models
 from service.problems import TooLarge, WrongMediaType
 from service.uploads import received_part, register
-from workers.plan import refusal
+from workers.refusal import paths, refusal
 
 FORM = "multipart/form-data"
+
+_FIELDS = paths(JobRequest)
 
 
 async def read_request(request: Request, context: Context) -> JobRequest:
@@ -72,7 +74,7 @@ def _validated(fields: Mapping[str, Any]) -> JobRequest:
     try:
         return JobRequest.model_validate(fields)
     except ValidationError as error:
-        raise refusal([_discreet(found) for found in error.errors()]) from None
+        raise refusal([_discreet(found) for found in error.errors()], known=_FIELDS) from None
 
 
 def _discreet(error: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from service.problems import Conflict, NotFound, StorageFull, TooLarge, TooSlow,
 from service.transfers.files import Kind, Transfer, Transfers, WrongOffset
 from service.transfers.schemas import TransferRequest, TransferView
 from service.uploads import RAW_BODY, check_room, register
-from workers.plan import refusal
+from workers.refusal import refusal
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 

@@ -11,7 +11,8 @@ from pruners.cost import CostModel, Linear, Polynomial, Term
 from pruners.errors import InvalidInput
 from searchers.base import Searcher
 from searchers.finals import Finals
-from workers.plan import check_schedule, check_scored, make_searcher, make_space, refusal, selected_groups
+from workers.plan import check_schedule, check_scored, make_searcher, make_space, selected_groups
+from workers.refusal import refusal
 from workers.spec import JobSpec, LayerRule
 
 

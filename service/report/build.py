@@ -156,7 +156,7 @@ def _template() -> Any:
 
 
 def _apart(figures: Figures) -> str:
-    return "" if figures.latency_spread_ms is None else f" (middle half of passes within {figures.latency_spread_ms:.3f} ms)"
+    return "–" if figures.latency_spread_ms is None else f"{figures.latency_spread_ms:.3f} ms"
 
 
 def _cost(trial: Trial, metric: str) -> float:

@@ -52,7 +52,7 @@ def train(model: Path, data: Path, plan: Result, epochs: int, recipe: dict[str, 
             evaluator.passes.objective,
             spec.recovery,
             Path(folder) / "0.tuned",
-            lambda *_, **__: None,
+            lambda message, **_: print(f"{plan['searcher']}, seed {plan['seed']}: {message}", flush=True),
         ).run()
     after = evaluator.quality(network, splits.test)
     return {

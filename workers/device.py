@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -11,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, fx
 
-from workers.spec import Resources
+from workers.spec import JobSpec, Resources
 
 CPU = torch.device("cpu")
 
@@ -44,9 +45,27 @@ def missing(resources: Resources) -> str | None:
     )
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it has instructions for bfloat16; without them that takes six to eight times as long as float32."""
+    if device != CPU:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
+
+
+def unrounded(spec: JobSpec) -> str | None:
+    """What to say of a process that computes in float32 although bfloat16 is wanted; ``None`` if that is not so."""
+    wanted = "bfloat16" in (spec.resources.precision, spec.recovery.recipe.precision)
+    if not wanted or has_bfloat16(device_of(spec.resources)):
+        return None
+    return (
+        f"Precision bfloat16 is wanted, and {socket.gethostname()} has no instructions for it, so that it would take several "
+        "times as long there: float32 is used in its place."
+    )
+
+
 def rounded(call: Callable[..., T], device: torch.device, precision: str) -> Callable[..., T]:
-    """The same, in bfloat16 if that is the precision: products, and what else is safe so; not norms and sums."""
-    if precision == "float32":
+    """The same, in bfloat16 if that is wanted and the device has it: products, and what else is safe so; not norms and sums."""
+    if precision == "float32" or not has_bfloat16(device):
         return call
     run: Callable[..., T] = torch.autocast(device.type, torch.bfloat16)(call)
     return run

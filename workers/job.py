@@ -22,7 +22,7 @@ from searchers.space import SearchSpace, Widths
 from searchers.tune import PARENT, PROPOSAL, AskTell
 from workers.choice import Choice
 from workers.data import load
-from workers.device import prepare
+from workers.device import prepare, unrounded
 from workers.evaluator import Evaluator
 from workers.finish import Finish
 from workers.latency import InTime, on_a_worker, time_plans
@@ -72,6 +72,8 @@ def run_job(spec: JobSpec, model: Path, data: Path, workdir: Path, networks: Pat
     search = RecordedSearch(searcher, log, lambda proposal: _plan(evaluator, in_time, proposal), spec.limits, known)
     choice = Choice(spec, search, space, [size.fits for size in sizes_of(space, spec)])
     log.running(search.planned_trials)
+    if (told := unrounded(spec)) is not None:
+        log.progress(told)
     trained = Networks(networks, evaluator, search.proposals, log.progress)
 
     results = Results(search, choice, trained, evaluator, splits.search, log)

@@ -185,7 +185,8 @@ class Recipe(Strict):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="Of the passes of training. In bfloat16, convolutions and products take about half the time where the "
-        "processor has it (avx512_bf16, amx_bf16, GPUs since 2020); weights, and the loss of outputs, stay float32.",
+        "processor has it (avx512_bf16, amx_bf16, GPUs since 2020; elsewhere it stays float32, and the job's events say so); "
+        "weights, and the loss of outputs, stay float32.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of a label that is spread over all classes.")
     average: float = Field(
@@ -264,8 +265,8 @@ class Resources(Strict):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="Of the passes of a trial's network over images. bfloat16 takes two thirds of the time where the processor "
-        "has it (avx512_bf16, amx_bf16, GPUs since 2020) and shifts scores a little; the winner is float32, and training is as "
-        "recovery.recipe says.",
+        "has it (avx512_bf16, amx_bf16, GPUs since 2020; elsewhere it stays float32, and the job's events say so) and shifts "
+        "scores a little; the winner is float32, and training is as recovery.recipe says.",
     )
     reuse: bool = Field(
         True, description="Take from earlier jobs on this model and data what evaluating again would find just the same."

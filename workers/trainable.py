@@ -16,7 +16,7 @@ from searchers.base import Outcome, Training
 from searchers.tune import PARENT, PROPOSAL, RACE, TRAINING, WIDTHS
 from workers.background import Background
 from workers.data import Splits
-from workers.device import missing, prepare
+from workers.device import missing, prepare, unrounded
 from workers.evaluator import Findings
 from workers.memory import Tidying
 from workers.passes import Race
@@ -38,6 +38,8 @@ class PruningTrial(tune.Trainable):
         """Loads what every trial needs, once per process; ``model`` is the bytes of a file that may lie elsewhere."""
         prepare(spec.resources)
         self._missing = missing(spec.resources)
+        if (told := unrounded(spec)) is not None:
+            print(told, flush=True)  # noqa: T201  (the actor's log in Ray's dashboard)
         self._evaluator = make_evaluator(BytesIO(model.data), data, spec, found)
         self._races = races
         self._tidy = Tidying()

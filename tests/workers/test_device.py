@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pruners.recovery.batchnorm import recalibrate_batchnorm
 from service.client.export import export_model
 from tests.networks import CifarResNet, randomise
 from workers.data import Split, Splits
-from workers.device import CPU, Images, moved
+from workers.device import CPU, Images, moved, unrounded
 from workers.evaluator import Evaluator
 from workers.spec import JobSpec
 from workers.trainable import PruningTrial
@@ -127,7 +128,8 @@ def test_tensors_that_a_network_makes_go_with_it(tmp_path: Path) -> None:
     assert torch.equal(again(x), expected)
 
 
-def test_bfloat16_judges_nearly_alike_and_the_same_every_time(tmp_path: Path) -> None:
+def test_bfloat16_judges_nearly_alike_and_the_same_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.device.has_bfloat16", lambda _: True)  # a processor without instructions for it makes them up
     exact, fast, again = (
         evaluator(tmp_path, resources={"precision": f"{name}"}) for name in ("float32", "bfloat16", "bfloat16")
     )
@@ -140,6 +142,25 @@ def test_bfloat16_judges_nearly_alike_and_the_same_every_time(tmp_path: Path) ->
     assert again.evaluate(half(again)) == found
     dense = [made.quality(made.dense, splits().test) for made in (exact, fast)]
     assert dense[0] == dense[1], "test images pass in float32"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"resources": {"precision": "bfloat16"}}, {"recovery": {"short_steps": 3, "recipe": {"precision": "bfloat16"}}}],
+    ids=["trials", "training"],
+)
+def test_bfloat16_is_float32_where_the_processor_has_no_instructions_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, "amx_bf16": False})
+    short = {"recovery": {"short_steps": 3}} if "recovery" in asked else {}
+    exact, made = evaluator(tmp_path, **short), evaluator(tmp_path, **asked)
+    assert made.evaluate(half(made)) == exact.evaluate(half(exact))
+    spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, **asked})
+    assert "float32 is used in its place" in str(unrounded(spec))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": True})
+    assert unrounded(spec) is None
+    assert unrounded(JobSpec.model_validate({"budget": {"ratio": 0.5}})) is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -21,6 +21,7 @@ from searchers.base import Asked, Told
 from tests.workers.logs import ListLog
 from workers import arrays
 from workers.data import load as load_data
+from workers.device import CPU, has_bfloat16
 from workers.evaluator import Evaluator
 from workers.job import run_job
 from workers.spec import JobSpec
@@ -190,6 +191,7 @@ def test_a_job_of_sparsity_ends_with_zeros_in_its_files(files: tuple[Path, Path]
     total, zeros = sum(weight.numel() for weight in weights), sum(int((weight == 0).sum()) for weight in weights)
     assert zeros == int(0.8 * total)
     assert log.best.budget_ratio == pytest.approx(1 - zeros / total)
+    assert any("bfloat16" in told for told in log.messages) == (not has_bfloat16(CPU))
 
 
 @pytest.mark.usefixtures("cluster")

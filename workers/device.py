@@ -53,13 +53,13 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def unrounded(spec: JobSpec) -> str | None:
-    """What to say of a process that computes in float32 although bfloat16 is wanted; ``None`` if that is not so."""
+    """What to say of this machine if it computes in float32 although bfloat16 is wanted."""
     wanted = "bfloat16" in (spec.resources.precision, spec.recovery.recipe.precision)
     if not wanted or has_bfloat16(device_of(spec.resources)):
         return None
     return (
-        f"Precision bfloat16 is wanted, and {socket.gethostname()} has no instructions for it, so that it would take several "
-        "times as long there: float32 is used in its place."
+        f"Precision bfloat16 is wanted, and {socket.gethostname()} has no instructions for it and would take several times as "
+        "long: what it computes is in float32."
     )
 
 

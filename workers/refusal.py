@@ -68,5 +68,5 @@ def _meant(place: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def _named(name: str, known: Sequence[str], alike: float) -> list[str]:
-    closest = get_close_matches(name, {path.rpartition(".")[2] for path in known}, n=1, cutoff=alike)
+    closest = get_close_matches(name, dict.fromkeys(path.rpartition(".")[2] for path in known), n=1, cutoff=alike)
     return [path for path in known if path.rpartition(".")[2] in closest]

@@ -157,7 +157,7 @@ def test_bfloat16_is_float32_where_the_processor_has_no_instructions_for_it(
     exact, made = evaluator(tmp_path, **short), evaluator(tmp_path, **asked)
     assert made.evaluate(half(made)) == exact.evaluate(half(exact))
     spec = JobSpec.model_validate({"budget": {"ratio": 0.5}, **asked})
-    assert "float32 is used in its place" in str(unrounded(spec))
+    assert "what it computes is in float32" in str(unrounded(spec))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": True})
     assert unrounded(spec) is None
     assert unrounded(JobSpec.model_validate({"budget": {"ratio": 0.5}})) is None

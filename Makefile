@@ -103,7 +103,7 @@ bench-guarantee: .venv/installed-bench ## how often constraint.max_metric_drop h
 
 reproduce: reproduce-vgg-l1 reproduce-vgg-slim reproduce-lottery ## three published experiments (see docs/results.md)
 
-# DATA is an .npz of CIFAR-10, MNIST a folder of its files (else Debian's Fashion-MNIST, else digits); ARGS="--small" is a setting of at most 20 minutes on two cores.
+# DATA is an .npz of CIFAR-10, MNIST a folder of its files (else Debian's Fashion-MNIST, else digits); ARGS="--small" takes some 20 minutes on two cores.
 reproduce-vgg-l1: .venv/installed-bench ## VGG-16 by the L1 norm of its filters: make reproduce-vgg-l1 DATA=cifar10.npz [ARGS=--small]
 	$(BIN)/python -m benchmarks.reproduce.vgg_l1 $(if $(DATA),--data $(DATA)) $(ARGS)
 

@@ -18,21 +18,38 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import keep, kept
+from benchmarks.reproduce.images import Images, load_images
 
 Result = dict[str, Any]
+
+_SMALL_WIDTH, _SMALL_IMAGES = 0.25, 30_000
 
 
 def command_line(description: str | None, name: str) -> argparse.ArgumentParser:
     """The arguments that all experiments have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="an .npz or a folder of images; see benchmarks/reproduce/images.py")
-    parser.add_argument("--small", action="store_true", help="a setting of at most 20 minutes on two cores, not the paper's")
+    parser.add_argument("--small", action="store_true", help="a setting of some 20 minutes on two cores, not the paper's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     results = Path(f"benchmarks/results/reproduce-{name}.jsonl")
     parser.add_argument("--output", type=Path, default=results, help="where results are kept, a line each")
     parser.add_argument("--plot", type=Path, default=Path(f"docs/reproduce-{name}.svg"), help="what to draw, .svg or .png")
     return parser
+
+
+def vgg_command_line(description: str | None, name: str) -> argparse.ArgumentParser:
+    """The arguments that the experiments on VGG have; see ``vgg_setting``."""
+    parser = command_line(description, name)
+    parser.add_argument("--width", type=float, help=f"share of the channels; 1, or {_SMALL_WIDTH} with --small")
+    parser.add_argument("--images", type=int, help=f"of the training images; all, or {_SMALL_IMAGES:,} with --small")
+    return parser
+
+
+def vgg_setting(arguments: argparse.Namespace) -> tuple[float, Images]:
+    """The share of VGG's channels and the images, 32×32, that ``vgg_command_line`` was asked for."""
+    share = arguments.width or (_SMALL_WIDTH if arguments.small else 1.0)
+    return share, load_images(arguments.data).at_32().some(arguments.images or (_SMALL_IMAGES if arguments.small else None))
 
 
 def measured(arguments: argparse.Namespace, setting: dict[str, Any], run: Callable[[int], Sequence[Result]]) -> list[Result]:

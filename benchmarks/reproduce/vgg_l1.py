@@ -20,8 +20,8 @@ from dataclasses import asdict
 
 import torch
 
-from benchmarks.reproduce.experiment import Result, command_line, draw_errors, measured, show
-from benchmarks.reproduce.images import Images, load_images
+from benchmarks.reproduce.experiment import Result, draw_errors, measured, show, vgg_command_line, vgg_setting
+from benchmarks.reproduce.images import Images
 from benchmarks.reproduce.training import Recipe, accuracy, train
 from benchmarks.reproduce.vgg import VGG16, Vgg, full_widths, macs, params, widths_of
 from pruners import L1FilterPruner, RandomFilterPruner
@@ -69,14 +69,11 @@ def run(seed: int, images: Images, share: float, dense_recipe: Recipe, retrain: 
 
 def main() -> None:
     """The command line."""
-    parser = command_line(__doc__, "vgg-l1")
-    parser.add_argument("--width", type=float, help="share of the channels; 1, or 0.25 with --small")
-    parser.add_argument("--images", type=int, help="of the training images; all, or 30,000 with --small")
+    parser = vgg_command_line(__doc__, "vgg-l1")
     parser.add_argument("--epochs", type=int, help="of the dense network; 160, or 4 with --small")
     parser.add_argument("--retrain", type=int, help="epochs of the cut one; 40, or 1 with --small")
     arguments = parser.parse_args()
-    share = arguments.width or (0.25 if arguments.small else 1.0)
-    images = load_images(arguments.data).at_32().some(arguments.images or (30_000 if arguments.small else None))
+    share, images = vgg_setting(arguments)
     dense = Recipe(arguments.epochs or (4 if arguments.small else 160), 0.05 if arguments.small else 0.1)
     # A hundredth of the paper's steps at its learning rate would leave the weights where they are.
     retrain = Recipe(arguments.retrain or (1 if arguments.small else 40), 0.01 if arguments.small else 0.001, drops=())

@@ -22,8 +22,8 @@ from dataclasses import asdict
 import torch
 from torch import fx, nn
 
-from benchmarks.reproduce.experiment import Result, command_line, draw_errors, measured, show
-from benchmarks.reproduce.images import Images, load_images
+from benchmarks.reproduce.experiment import Result, draw_errors, measured, show, vgg_command_line, vgg_setting
+from benchmarks.reproduce.images import Images
 from benchmarks.reproduce.training import Recipe, accuracy, train
 from benchmarks.reproduce.vgg import VGG19, Vgg, full_widths, macs, params, widths_of
 from pruners import L1FilterPruner, RandomFilterPruner, SlimPruner
@@ -33,7 +33,7 @@ LAMBDA, GONE = 1e-4, 0.7
 # How far λ alone moves a scale in the small setting, where scales begin at 0.5. In the paper's steps it is 6.6; in so few, 4.0
 # leaves little learnt (76.9 % on Fashion-MNIST, 81.9 % with 2.0), and with 1.0 the scales that go are not yet zero.
 _REACH = 2.0
-_SMALL_IMAGES, _SMALL_STEPS = 30_000, 1_876  # four epochs of as many images
+_SMALL_STEPS = 1_876  # four epochs of the small setting's images
 PUBLISHED = {
     "dense": "6.34",
     "Slim": "6.20, −88.5 % parameters, −51.0 % operations",
@@ -119,15 +119,12 @@ def run(seed: int, images: Images, share: float, recipe: Recipe, retrain: Recipe
 
 def main() -> None:
     """The command line."""
-    parser = command_line(__doc__, "vgg-slim")
-    parser.add_argument("--width", type=float, help="share of the channels; 1, or 0.25 with --small")
-    parser.add_argument("--images", type=int, help="of the training images; all, or 30,000 with --small")
+    parser = vgg_command_line(__doc__, "vgg-slim")
     parser.add_argument("--epochs", type=int, help="of the dense networks; 160, or 1,876 steps with --small")
     parser.add_argument("--retrain", type=int, help="epochs of the cut ones; 160, or half the dense ones' with --small")
     parser.add_argument("--scale", type=float, help="λ; 1e-4, or with --small as much more as fewer steps need")
     arguments = parser.parse_args()
-    share = arguments.width or (0.25 if arguments.small else 1.0)
-    images = load_images(arguments.data).at_32().some(arguments.images or (_SMALL_IMAGES if arguments.small else None))
+    share, images = vgg_setting(arguments)
     shared = {"learning_rate": 0.1, "batch": 64, "weight_decay": 1e-4}
     short = max(2, round(_SMALL_STEPS / Recipe(1, **shared).steps(len(images.y_train))))
     recipe = Recipe(arguments.epochs or (short if arguments.small else 160), **shared)

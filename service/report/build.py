@@ -77,7 +77,7 @@ def report(
         short=short,
         figure=partial(figure, metric=job.metric.name),
         difference=partial(difference, metric=job.metric.name),
-        apart=_apart,
+        spread=_spread,
     )
     return page
 
@@ -155,7 +155,7 @@ def _template() -> Any:
     return environment.get_template("report.html")
 
 
-def _apart(figures: Figures) -> str:
+def _spread(figures: Figures) -> str:
     return "–" if figures.latency_spread_ms is None else f"{figures.latency_spread_ms:.3f} ms"
 
 

@@ -88,8 +88,7 @@ class Trainer:
         self.done = done
         self._generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, done)).generate_state(1)[0]))
         self.optimizer = _optimizer(module, recipe)
-        # A last batch of a single image is left out: BatchNorm needs two values to take a variance of.
-        self.steps = len(train) // _BATCH + (len(train) % _BATCH > 1)
+        self.steps = math.ceil(len(train) / _BATCH)
 
     def epoch(self, after_step: Callable[[], None] | None = None) -> float:
         """One pass over the images in a random order; see ``train``."""
@@ -116,10 +115,10 @@ class Trainer:
         with torch.random.fork_rng(devices):  # which dropout draws from: alike, whatever this process did before
             torch.manual_seed(int(torch.randint(2**31, (), generator=self._generator)))
             for step in range(steps):
-                start = step % self.steps * _BATCH
-                if start == 0:
-                    order = torch.randperm(len(self._train), generator=self._generator).numpy()
-                chosen = order[start : start + _BATCH]
+                if step % self.steps == 0:
+                    # About equal: a rest of two images would move the network as far as 64 do, by BatchNorm over those two.
+                    batches = np.array_split(torch.randperm(len(self._train), generator=self._generator).numpy(), self.steps)
+                chosen = batches[step % self.steps]
                 losses.append((self._step(chosen, None if known is None else known[chosen]), len(chosen)))
                 images += len(chosen)
                 if after_step is not None:

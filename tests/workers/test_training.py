@@ -305,6 +305,21 @@ def test_training_in_bfloat16_comes_near_to_the_same_weights_and_they_are_float3
     assert 0 < float(apart.norm()) < 0.3 * float(moved.norm())
 
 
+@pytest.mark.parametrize("count", [1, 64, 65, 66, 130])
+def test_an_epoch_is_every_image_once_in_batches_about_equal(
+    dense: fx.GraphModule, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    step, batches = Trainer._step, list[np.ndarray[Any, Any]]()
+    monkeypatch.setattr(Trainer, "_step", lambda self, chosen, *rest: batches.append(chosen) or step(self, chosen, *rest))
+    job = Job(dense, Splits(Split(splits.train.x[:count], splits.train.y[:count]), splits.search, splits.test), tmp_path)
+    assert job.trainer.epoch() > 0
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= 64
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == -(-count // 64)
+    assert sorted(np.concatenate(batches)) == list(range(count))
+
+
 def _weights(job: Job) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in job.network.parameters()])
 

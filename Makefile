@@ -21,7 +21,7 @@ env: ## .env for docker compose: every secret drawn at random, readable by you a
 	done; echo "AWS_ACCESS_KEY_ID=secateur"; } > .env.new && mv .env.new .env
 
 test: .venv/installed-dev ## the test suite (two processes; under ten minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=20
 
 test-docs: .venv/installed-dev ## what the pages of docs/ and README say, done with curl, the command line and Python at a running service (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/walkthrough.py --numprocesses=0

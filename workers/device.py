@@ -102,7 +102,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 def pieces(tensor: Tensor, most: int) -> Sequence[Tensor]:
     """A batch in parts of at most so many rows, about equal: BatchNorm, while it learns, takes no single image."""
-    return tensor.chunk(math.ceil(len(tensor) / most))
+    return tensor.tensor_split(math.ceil(len(tensor) / most))
 
 
 class Images:

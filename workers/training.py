@@ -117,8 +117,8 @@ class Trainer:
             for step in range(steps):
                 if step % self.steps == 0:
                     # About equal: a rest of two images would move the network as far as 64 do, by BatchNorm over those two.
-                    batches = np.array_split(torch.randperm(len(self._train), generator=self._generator).numpy(), self.steps)
-                chosen = batches[step % self.steps]
+                    batches = pieces(torch.randperm(len(self._train), generator=self._generator), _BATCH)
+                chosen = batches[step % self.steps].numpy()
                 losses.append((self._step(chosen, None if known is None else known[chosen]), len(chosen)))
                 images += len(chosen)
                 if after_step is not None:

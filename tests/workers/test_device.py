@@ -19,7 +19,7 @@ from pruners.recovery.batchnorm import recalibrate_batchnorm
 from service.client.export import export_model
 from tests.networks import CifarResNet, randomise
 from workers.data import Split, Splits
-from workers.device import CPU, Images, moved, unrounded
+from workers.device import CPU, Images, moved, pieces, unrounded
 from workers.evaluator import Evaluator
 from workers.spec import JobSpec
 from workers.trainable import PruningTrial
@@ -198,3 +198,12 @@ def test_images_that_do_not_fit_are_sent_one_ahead() -> None:
         images = Images(batches, torch.device("cuda", 0), limit)
         for _ in range(2):
             assert all(torch.equal(image.cpu(), batch) for image, batch in zip(images, batches, strict=True))
+
+
+@pytest.mark.parametrize(("rows", "most"), [(64, 64), (65, 64), (64, 7), (4161, 64)])
+def test_pieces_are_about_equal_so_that_none_is_a_single_image(rows: int, most: int) -> None:
+    parts = pieces(torch.arange(rows), most)
+    sizes = [len(part) for part in parts]
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    assert torch.cat(list(parts)).equal(torch.arange(rows))
